@@ -1,0 +1,1 @@
+"""Where the container images of a run come from."""
