@@ -278,11 +278,11 @@ def privilege_problem(engine: Engine) -> str | None:
 
 
 def _record(pid: int) -> None:
-    record = {"pid": pid, "started": _started(pid)}
+    record = {"pid": pid, "started": started_at(pid)}
     (paths.state() / "dockerd.json").write_text(json.dumps(record))
 
 
-def _started(pid: int) -> str | None:
+def started_at(pid: int) -> str | None:
     """Start time of a process in clock ticks since boot (proc(5), field 22); None if gone."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
@@ -300,7 +300,7 @@ def stop() -> int | None:
         return None
     path.unlink()
     pid = int(record["pid"])
-    if record["started"] is None or _started(pid) != record["started"]:
+    if record["started"] is None or started_at(pid) != record["started"]:
         return None
     watched = os.pidfd_open(pid)
     try:

@@ -9,6 +9,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.verdict import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +110,47 @@ class QueueObserved(Event):
     processing: int
 
 
+@dataclass(frozen=True)
+class ImageObtained(Event):
+    """An image is in the engine, from ``engine``, ``registry`` or ``packages``."""
+
+    name: str
+    reference: str
+    source: str
+
+
+@dataclass(frozen=True)
+class VersionFound(Event):
+    """The version of something that the run stands on."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True)
+class JobEnded(Event):
+    """The Job ended after `seconds`; with no overhead at all it had taken `ideal` seconds."""
+
+    seconds: float
+    ideal: float
+
+
+@dataclass(frozen=True)
+class VerdictReached(Event):
+    """The run was judged."""
+
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class RunFailed(Event):
+    """The run ended before a verdict: the kind of failure, its exit code, the sentence."""
+
+    kind: str
+    exit_code: int
+    text: str
+
+
 Emit = Callable[[Event], None]
 
 
@@ -118,6 +163,7 @@ class Recorder:
         self._lock = threading.Lock()
 
     def __call__(self, event: Event) -> None:
+        """Record `event`, then tell the listeners."""
         with self._lock:
             self.events.append(event)
             for listener in self._listeners:

@@ -16,6 +16,7 @@ from harness.events import ManifestDiffers
 Manifest = dict[str, Any]
 
 POD_IMAGE = "spec.containers[0].image"
+POD_PULL_POLICY = "spec.containers[0].imagePullPolicy"
 JOB_IMAGE = "spec.template.spec.containers[0].image"
 JOB_PARALLELISM = "spec.parallelism"
 
@@ -85,9 +86,7 @@ def prepare(path: Path, kind: str, overrides: Mapping[str, object]) -> Document:
         try:
             _set(applied, where, value)
         except (KeyError, IndexError, TypeError):
-            raise UsageFailure(
-                f"{path} has no {where} to set; correct it or restore it."
-            ) from None
+            raise UsageFailure(f"{path} has no {where} to set; correct it or restore it.") from None
     found = tuple(
         ManifestDiffers(file=path.name, path=where, document=old, applied=new)
         for where, old, new in differences(original, applied)
