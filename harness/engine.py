@@ -82,7 +82,7 @@ def _candidates() -> list[str]:
         return [named]
     hosts = []
     context = ContextAPI.get_current_context()
-    if context is not None and context.Host:
+    if context is not None and context.Name != "default" and context.Host:
         hosts.append(context.Host)
     hosts.append(f"unix://{DEFAULT_SOCKET}")
     if runtime_dir := os.environ.get("XDG_RUNTIME_DIR"):

@@ -64,7 +64,7 @@ def run(settings: Settings, emit: Emit, cancellation: process.Cancellation) -> V
             raise
 
 
-def up(settings: Settings, emit: Emit, cancellation: process.Cancellation) -> None:
+def up(settings: Settings, emit: Emit, cancellation: process.Cancellation) -> Cluster:
     """Create a cluster with the images in it, and keep it for runs of that name.
 
     Raises:
@@ -75,6 +75,7 @@ def up(settings: Settings, emit: Emit, cancellation: process.Cancellation) -> No
         try:
             ground = lay_ground(settings, made, emit, cancellation)
             ground.worker.result()
+            return ground.cluster
         except BaseException:
             cancellation.cancel()
             raise
