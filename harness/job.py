@@ -21,7 +21,7 @@ CONTAINER = "c"
 # After the Job's end the pods' last lines are at most this far away.
 LOG_SECONDS = 30.0
 # A first crash may be a fault that the Job survives, as the document's OnFailure means it.
-CRASHES = 3
+CRASHES = 2
 NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 
 

@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from harness.errors import EnvironmentFailure
@@ -71,17 +72,17 @@ class Cancelled(BaseException):
 
 
 def end_group(child: subprocess.Popen[str]) -> None:
-    """SIGTERM, then after a grace period SIGKILL, to the process group that `child` leads."""
-    for signum in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(child.pid, signum)
-            child.wait(GRACE_SECONDS)
-        except ProcessLookupError:
-            return
-        except subprocess.TimeoutExpired:
-            continue
-        else:
-            return
+    """End the process group that `child` leads: SIGTERM, and SIGKILL to what then still runs."""
+    try:
+        os.killpg(child.pid, signal.SIGTERM)
+        child.wait(GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        pass
+    except ProcessLookupError:
+        return
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
 
 
 def run(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from harness import engine, oci_runtime
 from harness.errors import EnvironmentFailure
 
@@ -108,7 +109,7 @@ def test_without_root_nothing_is_started(no_engine, monkeypatch):
 
 def test_packages_are_not_installed_without_root(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(EnvironmentFailure, match="as root on Debian or Ubuntu: docker.io"):
+    with pytest.raises(EnvironmentFailure, match=r"as root on Debian or Ubuntu: docker\.io"):
         engine.apt_install(("docker.io",), print)
 
 

@@ -1,6 +1,7 @@
 """What is decided about Jobs and pods, from objects as the API has them."""
 
 import pytest
+
 from harness.events import LogLine
 from harness.job import fatal, instances, job_outcome, outcome, pod_state
 from harness.logs import parse
@@ -34,7 +35,7 @@ def test_a_pod_without_its_image_is_told_at_once(reason):
 
 
 def test_a_pod_that_crashes_again_and_again_is_told():
-    crashed = pod(restarts=3, state=waiting("CrashLoopBackOff"), last=TERMINATED)
+    crashed = pod(restarts=2, state=waiting("CrashLoopBackOff"), last=TERMINATED)
     assert fatal(crashed, "boom") == (
         "the pod p crashes again and again (exit code 3, last line: boom); see its log."
     )

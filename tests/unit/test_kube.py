@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
+
 from harness import kube as kubes
 from harness.errors import ClusterFailure
 from harness.kube import Expired, Kube

@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+
 from harness import manifests, paths
 from harness.errors import UsageFailure
 
@@ -123,5 +124,5 @@ def test_a_missing_manifest_is_refused(tmp_path):
 def test_an_override_must_lead_somewhere(tmp_path):
     path = tmp_path / "job.yaml"
     path.write_text("kind: Job\nspec: {template: {spec: {containers: []}}}")
-    with pytest.raises(UsageFailure, match="has no spec.template.spec.containers"):
+    with pytest.raises(UsageFailure, match=r"has no spec\.template\.spec\.containers"):
         manifests.prepare(path, "Job", {manifests.JOB_IMAGE: "x"})

@@ -1,6 +1,7 @@
 """Items files: what is read, and what is refused in one sentence."""
 
 import pytest
+
 from harness.errors import UsageFailure
 from harness.queue import DOCUMENT_ITEMS, read_items
 

@@ -6,12 +6,13 @@ from io import StringIO
 from xml.etree import ElementTree
 
 import pytest
+from rich.console import Console
+
 from harness import events, reports
 from harness.reports import json_report, junit, markdown
 from harness.reports.summary import summarise
 from harness.terminal import Lines, Walkthrough, told
 from harness.verdict import JobOutcome, PodOutcome, QueueState, judge
-from rich.console import Console
 
 ITEMS = ("apple", "<b>|", "apple")
 T0 = 1_000_000.0

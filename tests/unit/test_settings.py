@@ -1,6 +1,7 @@
 """Settings that no run can have, and the document's as defaults."""
 
 import pytest
+
 from harness.cluster import configuration, node_state
 from harness.errors import UsageFailure
 from harness.settings import Settings

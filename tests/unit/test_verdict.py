@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 import pytest
-from harness.events import LogLine
-from harness.verdict import JobOutcome, PodOutcome, QueueState, clock, judge, starts
 from hypothesis import given
 from hypothesis import strategies as st
+
+from harness.events import LogLine
+from harness.verdict import JobOutcome, PodOutcome, QueueState, clock, judge, starts
 
 T0 = 1_000_000.0
 
@@ -73,7 +74,7 @@ FAILING = {
     ),
     "no-pods": (broken(pods=lambda pods: [], lines=lambda lines: []), "The Job has no pods."),
     "incomplete-log": (
-        broken(lines=lambda lines: [l for l in lines if "sessionID" not in l.text]),
+        broken(lines=lambda lines: [line for line in lines if "ID" not in line.text]),
         "pod-a never printed its session ID.",
     ),
     "pod-not-succeeded": (
@@ -89,7 +90,9 @@ FAILING = {
         "pod-z printed lines but is no pod of the Job.",
     ),
     "shared-session": (
-        broken(lines=lambda lines: [replace(l, text=l.text.replace("s2", "s1")) for l in lines]),
+        broken(
+            lines=lambda lines: [replace(one, text=one.text.replace("s2", "s1")) for one in lines]
+        ),
         "session s1 was printed by pod-a and pod-b.",
     ),
     "job-not-complete": (

@@ -1,0 +1,33 @@
+"""The tutorial's fixtures, and a look at what is on the machine."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from harness import engine
+from harness.fixtures import job_run, kind_cluster
+
+__all__ = ["job_run", "kind_cluster"]
+
+
+@pytest.fixture(scope="session")
+def docker_engine():
+    return engine.ensure(print)
+
+
+@pytest.fixture
+def machine(docker_engine):
+    """Gives what a run must leave as it was: containers, networks, volumes, the kubeconfig."""
+
+    def look():
+        client = docker_engine.client
+        kubeconfig = Path(os.environ.get("KUBECONFIG", Path.home() / ".kube" / "config"))
+        return {
+            "containers": {container.id for container in client.containers.list(all=True)},
+            "networks": {network.id for network in client.networks.list()},
+            "volumes": {volume.id for volume in client.volumes.list()},
+            "kubeconfig": kubeconfig.read_bytes() if kubeconfig.exists() else None,
+        }
+
+    return look
