@@ -133,7 +133,7 @@ def signature(source: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[object,
     """Everything about a member but its time, which alone makes no new file worth having."""
     content = ""
     if member.isreg() and (file := source.extractfile(member)):
-        content = hashlib.file_digest(file, "sha256").hexdigest()
+        content = hashlib.sha256(file.read()).hexdigest()
     linkname = normal(member.linkname) if member.islnk() else member.linkname
     owner = (member.uid, member.gid)
     device = (member.devmajor, member.devminor)
