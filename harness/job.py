@@ -208,11 +208,11 @@ def instances(pod: Object) -> list[int]:
     return before + present
 
 
-def pod_state(pod: Object) -> str:
+def pod_state(pod: Object, container: str = CONTAINER) -> str:
     """A pod's phase, or why its container waits, or that it is being deleted."""
     if pod["metadata"].get("deletionTimestamp"):
         return "Terminating"
-    state = container_status(pod, CONTAINER).get("state") or {}
+    state = container_status(pod, container).get("state") or {}
     reason = (state.get("waiting") or {}).get("reason")
     return str(reason or pod["status"].get("phase", "Unknown"))
 

@@ -229,27 +229,40 @@ class Kube:
             condition: gives None while it does not hold; may raise to end the wait early.
             awaited: what is awaited, for the message.
             seconds: the deadline.
-            describe: an object's state in a few words, for the message.
+            describe: the last object's state in a few words, for the message.
 
         Raises:
             ClusterFailure: it did not come in time; says what was seen instead.
         """
-        seen = "nothing"
+        last: Object | None = None
         deadline = time.monotonic() + seconds
         try:
             for kind, found in self.watch(call, *arguments, deadline=deadline, **options):
-                if kind == "DELETED":
-                    seen = "it was deleted"
-                    continue
-                if (result := condition(found)) is not None:
+                last = None if kind == "DELETED" else found
+                if last and (result := condition(found)) is not None:
                     return result
-                seen = describe(found)
         except Expired:
             pass
+        seen = describe(last) if last else "nothing"
         raise ClusterFailure(
             f"{awaited} was awaited for {seconds:.0f} s, but {seen} was seen; "
             "see the run's diagnostics."
         )
+
+    def last_warning(self, name: str) -> str:
+        """The newest warning event about an object, as ``FailedMount: why``; empty if none."""
+        try:
+            events = self.ask(
+                self.core.list_namespaced_event,
+                NAMESPACE,
+                field_selector=f"involvedObject.name={name},type=Warning",
+            )["items"]
+        except (ApiException, urllib3.exceptions.HTTPError):
+            return ""
+        if not events:
+            return ""
+        newest = max(events, key=lambda event: int(event["metadata"]["resourceVersion"]))
+        return f"{newest.get('reason')}: {newest.get('message')}"
 
     def forward(self, pod: str, port: int) -> socket.socket:
         """A connection to a port of a pod, through the API server; no local port is opened."""

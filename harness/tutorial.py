@@ -259,7 +259,7 @@ def start_redis(
             field_selector=f"metadata.name={pod.name}",
             awaited=f"the pod {pod.name} Ready",
             seconds=REDIS_SECONDS,
-            describe=lambda found: str(found["status"].get("phase")),
+            describe=lambda found: trouble(kube, found, "master"),
         )
         # On a fresh cluster a Service has no endpoints for its first moments, and what is sent
         # to it then is lost.
@@ -377,6 +377,12 @@ def ready(pod: Object, container: str) -> bool | None:
     if problem := job.fatal(pod, "see its log", container):
         raise TutorialFailure(problem)
     return True if container_status(pod, container).get("ready") else None
+
+
+def trouble(kube: Kube, pod: Object, container: str) -> str:
+    """A pod's state, and the newest warning about it."""
+    warning = kube.last_warning(pod["metadata"]["name"])
+    return job.pod_state(pod, container) + (f" ({warning})" if warning else "")
 
 
 def has_endpoint(endpoints: Object) -> bool | None:

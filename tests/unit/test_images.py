@@ -1,0 +1,61 @@
+"""Where images come from: what is decided without an engine."""
+
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from harness import paths
+from harness.engine import Engine
+from harness.errors import EnvironmentFailure
+from harness.images import sources, worker
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def engine_with(data_root):
+    return Engine(client=None, host="unix:///x", version="1", data_root=data_root)
+
+
+def test_the_documents_dockerfile_is_built_as_it_is_on_the_documents_base():
+    files = worker.context(paths.WORKER, "python:latest")
+    assert sorted(files) == ["Dockerfile", "rediswq.py", "worker.py"]
+    assert files["Dockerfile"] == (paths.WORKER / "Dockerfile").read_bytes()
+
+
+def test_another_base_changes_the_first_line_only():
+    document = (paths.WORKER / "Dockerfile").read_text().splitlines()
+    changed = worker.context(paths.WORKER, "localhost/python:1")["Dockerfile"].decode().splitlines()
+    assert changed[0] == "FROM localhost/python:1"
+    assert changed[1:] == document[1:]
+
+
+def test_what_is_built_locally_has_a_name_that_no_registry_answers_for():
+    assert worker.REPOSITORY.startswith("localhost/")
+
+
+@pytest.mark.parametrize(("free", "fails"), [(5.9e9, True), (6e9, False)])
+def test_a_nearly_full_disk_is_told(free, fails, monkeypatch, tmp_path):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1e12, 0, free))
+    if not fails:
+        assert sources.require_space(engine_with(tmp_path), 6 * 10**9, "a run") is None
+        return
+    with pytest.raises(EnvironmentFailure) as caught:
+        sources.require_space(engine_with(tmp_path), 6 * 10**9, "a run")
+    assert f"a run needs about 6 GB of disk, and {tmp_path} has 5.9 GB free" in str(caught.value)
+
+
+def test_the_disk_of_another_machine_is_not_measured():
+    sources.require_space(engine_with(Path("/no/such/folder")), 10**18, "a run")
+
+
+@pytest.mark.parametrize(
+    ("said", "short"),
+    [
+        ("Error response from daemon: Get x: dial tcp: lookup r: no such host", "no such host"),
+        ("", "no reason given"),
+    ],
+)
+def test_a_refusal_is_shortened_to_its_reason(said, short):
+    assert sources._short(said) == short
