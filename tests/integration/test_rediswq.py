@@ -255,8 +255,9 @@ class TestWaiting:
             leased = pool.submit(queue.lease)
             server.wait_for_blocked(1)
             assert not leased.done()
-            push(server, b"apple")
-            assert leased.result() == b"apple"
+            push(server, *FRUITS)
+            assert leased.result() == FRUITS[0]
+        assert lists(server) == [FRUITS[1:], FRUITS[:1], []]  # the wait changed no order
         assert server.calls("blmove") == 1
 
     def test_each_of_several_waiting_gets_one(self, server, make_queue):
@@ -269,15 +270,16 @@ class TestWaiting:
             assert sorted(each.result() for each in leased) == FRUITS[:5]
         assert lists(server)[0] == []
 
-    def test_one_who_waits_reclaims_without_any_push(self, server, start_worker, queue):
+    def test_one_who_waits_reclaims_without_any_push(self, server, start_worker, make_queue):
+        queue = make_queue(socket_timeout=60)  # so that it's not for this that it looks again
         push(server, b"apple")
         worker = start_worker()
         worker.call("lease", lease_secs=1)
         worker.kill()
         with ThreadPoolExecutor() as pool:
-            leased = pool.submit(queue.lease)
+            leased = pool.submit(queue.lease, timeout=25)
             server.wait_for_blocked(1)
-            assert leased.result() == b"apple"
+            assert leased.result(timeout=10) == b"apple"
 
     def test_a_wait_beyond_the_sockets_timeout(self, server, make_queue):
         queue = make_queue(socket_timeout=0.2, retry_secs=0)

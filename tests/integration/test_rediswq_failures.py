@@ -1,6 +1,7 @@
 """Lost replies, servers that are away or forget their scripts, and workers killed in between."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
@@ -64,6 +65,20 @@ class TestLostReplies:
         assert server.client.lrange("job2:processing", 0, -1) == [b"a"]
         assert other.complete(b"a") is True
 
+    def test_another_thread_may_complete_in_between(self, server, start_proxy):
+        server.client.rpush("job2", "a", "b")
+        server.client.script_flush()
+        server.client.script_load(rediswq._LEASE)
+        proxy = start_proxy(1, only={b"EVAL"})  # the first complete(): its script is new
+        queue = rediswq.RedisWQ("job2", port=proxy.port)
+        assert [queue.lease(), queue.lease()] == [b"a", b"b"]
+        with ThreadPoolExecutor() as pool:
+            completed = pool.submit(queue.complete, b"a")
+            assert proxy.cut.wait(20)
+            assert queue.complete(b"b") is True
+            assert completed.result() is True
+        assert queue.empty()
+
     def test_a_delayed_copy_of_a_lease_request_can_not_take_an_item_for_good(self, server):
         """The copy takes a second item as lease n, after n was completed."""
         server.client.rpush("job2", "a", "b")
@@ -126,6 +141,17 @@ class TestServerAway:
         own_server.client.rpush("job2", "a")
         assert worker.result() == b"a"
         worker.kill()
+
+    def test_the_heartbeat_outlives_a_lost_connection(self, server, start_proxy):
+        server.client.rpush("job2", "a")
+        server.client.script_load(rediswq._LEASE)
+        proxy = start_proxy(1, "before", only={b"EVAL"})  # the first beat
+        queue = rediswq.RedisWQ("job2", port=proxy.port)
+        assert queue.lease(lease_secs=1) == b"a"
+        assert proxy.cut.wait(20)
+        server.client.config_resetstat()
+        wait_until(lambda: server.calls("eval") >= 2, "two more beats")
+        assert queue.complete(b"a") is True
 
     def test_the_heartbeat_outlives_a_restart(self, own_server):
         own_server.client.rpush("job2", "a")
