@@ -22,11 +22,13 @@ for program in containerd containerd-shim-runc-v2 ctr; do
     ln -s "/usr/bin/$program" /usr/local/bin/
 done
 ln -s /usr/sbin/runc /usr/local/sbin/
-mkdir -p /opt/cni/bin
-for plugin in host-local loopback portmap ptp; do
-    mv "/usr/lib/cni/$plugin" /opt/cni/bin/
+mkdir -p /opt/cni
+ln -s /usr/lib/cni /opt/cni/bin
+cd /usr/lib/cni
+for plugin in *; do
+    case $plugin in host-local | loopback | portmap | ptp) ;; *) rm "$plugin" ;; esac
 done
-rm -rf /usr/lib/cni /etc/cni/net.d/* /usr/bin/containerd-shim /usr/bin/containerd-shim-runc-v1
+rm -rf /etc/cni/net.d/* /usr/bin/containerd-shim /usr/bin/containerd-shim-runc-v1
 for program in kubeadm kubectl kubelet; do
     ln -s /usr/local/bin/kubernetes "/usr/bin/$program"
 done
@@ -51,15 +53,14 @@ ctr oci spec |
 # what kube-proxy and the pod network call, with the libraries: the node's own, in a few megabytes
 network=/recipe/network
 for program in sh cat mv ip nft xtables-nft-multi; do
-    path=$(command -v "$program")
-    install -D "$path" "$network/usr/sbin/$program"
-    ldd "$path" | grep -o '/[^ ]*' | while read -r library; do
-        install -D "$library" "$network$library"
-    done
+    install -D "$(command -v "$program")" "$network/usr/sbin/$program"
 done
 for extensions in /usr/lib/*/xtables; do
     mkdir -p "$network$extensions"
     cp "$extensions"/*.so "$network$extensions/"
+done
+find "$network" -type f -exec ldd {} + | grep -o '/[^ ]* (' | sort -u | while read -r library _; do
+    install -D "$library" "$network$library"
 done
 for family in iptables ip6tables; do
     for suffix in '' -save -restore; do
