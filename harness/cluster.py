@@ -14,6 +14,8 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +23,7 @@ from typing import Any
 
 import docker.errors
 import yaml
+from docker.models.containers import Container
 from pytest_kind import KindCluster
 
 from harness import oci_runtime, paths
@@ -93,13 +96,16 @@ def delete(engine: Engine, name: str) -> None:
             f"the harness made no cluster named {name}; `python -m harness status` lists its own."
         )
     _end_kind(folder(name))
-    for node in engine.client.containers.list(all=True, filters={"label": f"{NODE_LABEL}={name}"}):
-        try:
-            node.remove(force=True, v=True)
-        except docker.errors.NotFound:
-            continue
+    nodes = engine.client.containers.list(all=True, filters={"label": f"{NODE_LABEL}={name}"})
+    with ThreadPoolExecutor(len(nodes) or 1) as pool:
+        list(pool.map(_remove, nodes))
     engine.client.networks.get(name).remove()
     shutil.rmtree(folder(name), ignore_errors=True)
+
+
+def _remove(node: Container) -> None:
+    with suppress(docker.errors.NotFound):
+        node.remove(force=True, v=True)
 
 
 def configuration(workers: int, *, restricted: bool, cgroup_v1: bool) -> Object:

@@ -33,13 +33,13 @@ class JobRun:
         job: how it ended.
         pods: every pod that it ever had, in the order of their creation.
         lines: everything that they printed, in the order of time.
-        seconds: from the start of the watch to the Job's end.
+        ended: when the Job's end was seen, on the `time.monotonic` clock.
     """
 
     job: JobOutcome
     pods: tuple[PodOutcome, ...]
     lines: tuple[LogLine, ...]
-    seconds: float
+    ended: float
 
 
 def watch(
@@ -85,8 +85,7 @@ class _Watch:
     shown: dict[str, PodChanged] = field(default_factory=dict)
 
     def run(self, seconds: float) -> JobRun:
-        started = time.monotonic()
-        deadline = started + seconds
+        deadline = time.monotonic() + seconds
         batch, core = self.kube.batch, self.kube.core
         self._start("job", batch.list_namespaced_job, deadline, f"metadata.name={self.name}", "")
         label = f"batch.kubernetes.io/job-name={self.name}"
@@ -100,7 +99,7 @@ class _Watch:
             job=job,
             pods=tuple(outcome(pod) for pod in pods),
             lines=tuple(sorted(self.lines, key=lambda line: line.at)),
-            seconds=ended - started,
+            ended=ended,
         )
 
     def _start(

@@ -319,7 +319,7 @@ def run_job(settings: Settings, ground: Ground, document: manifests.Document, em
             ground.cluster.kubeconfig_path, emit=emit, seconds=settings.timeout, on_line=look
         )
         ideal = math.ceil(len(settings.items) / settings.parallelism) * ITEM_SECONDS
-        emit(JobEnded(time.monotonic() - started, ideal))
+        emit(JobEnded(ran.ended - started, ideal))
         return ran
 
 
