@@ -98,7 +98,8 @@ def _unpack(wheel: Path, cancellation: process.Cancellation, target: Path) -> No
 
 def _installer() -> Sequence[str]:
     if importlib.util.find_spec("pip"):
-        return [sys.executable, "-m", "pip", "install", "--quiet", "--only-binary=:all:"]
+        pip = [sys.executable, "-m", "pip", "install"]
+        return [*pip, "--quiet", "--no-compile", "--root-user-action=ignore"]
     if uv := shutil.which("uv"):
-        return [uv, "pip", "install", "--quiet", "--only-binary=:all:", "--python", sys.executable]
+        return [uv, "pip", "install", "--quiet", "--python", sys.executable]
     raise EnvironmentFailure("Go is missing, and so is pip to fetch it with; install either.")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import json
 import os
 import platform
 import shlex
@@ -82,8 +83,11 @@ def versions() -> Versions:
 
 
 def tag(name: ImageName) -> str:
-    """Name and tag of the image that `build` makes: another when its recipe is another."""
-    return f"{paths.PROJECT}/{name}:{key(name)}"
+    """Name and tag of the image that `build` makes: another when its recipe is another.
+
+    On ``localhost``, so that nobody's registry can answer for it.
+    """
+    return f"localhost/{paths.PROJECT}/{name}:{key(name)}"
 
 
 def build(
@@ -177,7 +181,7 @@ class Kitchen:
         self.report = report
         self.cancellation = steps.Part(cancellation)
         self._steps: dict[str, Step] = {}
-        self._go_lock = threading.Lock()
+        self._go_lock, self._apt_lock = threading.Lock(), threading.Lock()
 
     def output(self, name: str) -> Path:
         """Where the result of a part is, or will be."""
@@ -246,7 +250,7 @@ class Kitchen:
             hooks: what to do with it at the end, in mmdebstrap's own language.
             lower: tar of a root file system to add to; None to start from nothing.
         """
-        with self._go_lock:  # apt-get would wait for itself
+        with self._apt_lock:  # roots are made at once
             if not shutil.which("mmdebstrap"):
                 needed = ("mmdebstrap", "debian-archive-keyring")
                 engine.apt_install(needed, self.report, self.cancellation)
@@ -373,8 +377,9 @@ def _make_upper_layer(
 def _make_node_root(kitchen: Kitchen, target: Path) -> None:
     """The node's root file system, and what of it the network's pods need as a layer."""
     target.mkdir()
-    module = kitchen.go("list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kind", module="kind")
-    files = Path(module.splitlines()[-1]) / "images" / "base" / "files"
+    said = kitchen.go("mod", "download", "-json", "sigs.k8s.io/kind", module="kind")
+    module = json.loads(said[said.index("{") :])  # it may speak of downloading first
+    files = Path(module["Dir"]) / "images" / "base" / "files"
     hooks = [
         'mkdir -p "$1/recipe"',
         f"copy-in {shlex.quote(str(files))} /recipe",
@@ -590,7 +595,7 @@ def _load(name: ImageName, kitchen: Kitchen, client: docker.DockerClient) -> Non
 
 def _load_node(kitchen: Kitchen, client: docker.DockerClient) -> None:
     """The node image: what containerd has preloaded must be written by containerd itself."""
-    root = f"{paths.PROJECT}/node-root:{key('node')}"
+    root = f"localhost/{paths.PROJECT}/node-root:{key('node')}"
     system = Image(
         (root,),
         (kitchen.output("node-root") / "root.tar", kitchen.output("programs") / "kubernetes.tar"),
