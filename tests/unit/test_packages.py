@@ -276,3 +276,18 @@ def test_a_go_is_new_enough_or_not(said, enough):
 def test_the_kubelet_gets_its_version_from_the_linker():
     flags = packages._linker_flags()
     assert "-X=k8s.io/component-base/version.gitVersion=v1.37.2" in flags
+
+
+@pytest.mark.parametrize(
+    ("gibibytes", "processors", "limit"),
+    [(24, 2, 2), (9, 8, 1), (8, 8, None), (0, 1, None)],
+)
+def test_compilers_keep_their_garbage_only_where_memory_allows(gibibytes, processors, limit):
+    variables = golang.collection(gibibytes * golang.GIB, processors)
+    wanted = {"GOGC": "off", "GOMEMLIMIT": f"{limit * golang.GIB}B"} if limit else {}
+    assert variables == wanted
+
+
+def test_the_memory_that_programs_can_have():
+    assert golang.available_memory("MemTotal: 9 kB\nMemAvailable:   22 kB\n") == 22 * 1024
+    assert golang.available_memory("MemTotal: 9 kB\n") == 0
