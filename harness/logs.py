@@ -8,6 +8,7 @@ for every line of a container.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from datetime import datetime
 
@@ -19,6 +20,9 @@ from harness.kube import NAMESPACE, Kube, Object
 
 # A worker is silent for as long as it works on an item; then the connection is looked at.
 SILENT_SECONDS = 60.0
+# How long a pod's status may lag behind the end of its container's log, and how often to look.
+STATUS_SECONDS = 10.0
+LOOK_SECONDS = 0.2
 
 
 def parse(pod: str, restarts: int, raw: bytes) -> tuple[int, LogLine]:
@@ -64,32 +68,33 @@ class PodLog:
 
     def _to_the_end(self, restarts: int) -> None:
         while not self._kube.closed.is_set():
-            self._read(restarts, follow=True)
-            instance = self._instance()
-            if instance is None or instance > restarts:
-                # the kubelet keeps the log of the one instance before the present one
-                self._read(restarts, previous=instance == restarts + 1)
-                return
-            self._kube.closed.wait(0.2)  # the stream ended under a container that goes on
+            ended = self._read(restarts, follow=True)
+            # After its end the status lags behind; to read on at once would be to read the log of
+            # the next instance as this one's.
+            deadline = time.monotonic() + (STATUS_SECONDS if ended else 0.0)
+            while True:
+                count, over = self._status()
+                if count > restarts or over:
+                    self._read(restarts, previous=count > restarts)
+                    return
+                if time.monotonic() >= deadline or self._kube.closed.wait(LOOK_SECONDS):
+                    break
 
-    def _instance(self) -> int | None:
-        """The instance that runs or is still to come; None when there will be none.
-
-        Gives -1, less than any, while the API does not tell.
-        """
+    def _status(self) -> tuple[int, bool]:
+        """Number of the newest instance, -1 while the API does not tell; and whether it ended."""
         try:
             pod = self._kube.ask(self._kube.core.read_namespaced_pod, self._pod, NAMESPACE)
         except ApiException as error:
-            return None if error.status == 404 else -1
+            return -1, error.status == 404
         except urllib3.exceptions.HTTPError:
-            return -1
-        if pod["status"].get("phase") in ("Succeeded", "Failed"):
-            return None
+            return -1, False
         status = container_status(pod, self._container)
-        count = int(status.get("restartCount", 0))
-        return count + 1 if "terminated" in status.get("state", {}) else count
+        final = pod["status"].get("phase") in ("Succeeded", "Failed")
+        over = final or "terminated" in (status.get("state") or {})
+        return int(status.get("restartCount", 0)), over
 
-    def _read(self, restarts: int, *, follow: bool = False, previous: bool = False) -> None:
+    def _read(self, restarts: int, *, follow: bool = False, previous: bool = False) -> bool:
+        """Read a log from its start; False when the connection dropped before its end."""
         try:
             for raw in self._kube.stream(
                 self._kube.core.read_namespaced_pod_log,
@@ -103,7 +108,8 @@ class PodLog:
             ):
                 self._add(restarts, raw)
         except (ApiException, urllib3.exceptions.HTTPError, OSError):
-            return  # dropped: whoever called looks at the pod and reads again
+            return False
+        return True
 
     def _add(self, restarts: int, raw: bytes) -> None:
         try:

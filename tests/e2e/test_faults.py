@@ -32,6 +32,7 @@ def started(kind_cluster, job_run, tmp_path):
         container["volumeMounts"] = [{"name": "scratch", "mountPath": "/scratch"}]
         volumes = [{"name": "scratch", "emptyDir": {}}]
         spec = {"containers": [container], "volumes": volumes, "restartPolicy": "OnFailure"}
+        spec["terminationGracePeriodSeconds"] = 1
         manifest = {
             "apiVersion": "batch/v1",
             "kind": "Job",
@@ -76,7 +77,7 @@ def test_a_job_that_takes_too_long_is_told(kind_cluster, started):
 def test_a_restarted_container_loses_no_line(kind_cluster, started):
     name = started(
         "restarts",
-        "if mkdir /scratch/x; then echo first; exit 1; else echo second; fi",
+        "if mkdir /scratch/x 2>/dev/null; then echo first; exit 1; else echo second; fi",
     )
     ran = watch(kind_cluster, name)
     assert ran.job.complete
