@@ -68,9 +68,7 @@ def find_all(engine: Engine) -> list[Found]:
     found = []
     for network in engine.client.networks.list(filters={"label": LABEL}):
         labels = network.attrs["Labels"]
-        nodes = engine.client.containers.list(
-            all=True, filters={"label": f"{NODE_LABEL}={network.name}"}
-        )
+        nodes = _nodes(engine, str(network.name))
         pid, _, started = labels[f"{LABEL}.owner"].partition("/")
         found.append(
             Found(
@@ -96,11 +94,18 @@ def delete(engine: Engine, name: str) -> None:
             f"the harness made no cluster named {name}; `python -m harness status` lists its own."
         )
     _end_kind(folder(name))
-    nodes = engine.client.containers.list(all=True, filters={"label": f"{NODE_LABEL}={name}"})
+    nodes = _nodes(engine, name)
     with ThreadPoolExecutor(len(nodes) or 1) as pool:
         list(pool.map(_remove, nodes))
     engine.client.networks.get(name).remove()
     shutil.rmtree(folder(name), ignore_errors=True)
+
+
+def _nodes(engine: Engine, name: str) -> list[Container]:
+    """The containers of a kind cluster, whoever made it."""
+    return engine.client.containers.list(
+        all=True, filters={"label": f"{NODE_LABEL}={name}"}, ignore_removed=True
+    )
 
 
 def _remove(node: Container) -> None:
@@ -188,8 +193,7 @@ class Cluster(KindCluster):  # type: ignore[misc]  # pytest-kind has no types
         if any(found.kept and found.name == self.name for found in find_all(self.engine)):
             return False
         client = self.engine.client
-        nodes = client.containers.list(all=True, filters={"label": f"{NODE_LABEL}={self.name}"})
-        if nodes or client.networks.list(names=[f"^{self.name}$"]):
+        if _nodes(self.engine, self.name) or client.networks.list(names=[f"^{self.name}$"]):
             raise UsageFailure(
                 f"a cluster named {self.name} is already there; choose another --name, or delete "
                 f"it with `python -m harness down --name {self.name}` if the harness made it."

@@ -6,7 +6,7 @@ import math
 import subprocess
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -56,8 +56,8 @@ def run(settings: Settings, emit: Emit, cancellation: process.Cancellation) -> V
             ground = lay_ground(settings, made, emit, cancellation)
             start_redis(ground, documents.redis(ground.redis_image), emit)
             fill_queue(settings, ground.cluster.kube, emit)
-            image = deliver_worker(ground, emit)
-            ran = run_job(settings, ground, documents.job(image.reference), emit)
+            show_worker(ground, emit)
+            ran = run_job(settings, ground, documents.job(ground.worker.reference), emit)
             return reach_verdict(settings, ground, ran, emit)
         except BaseException:
             cancellation.cancel()  # before what was made is undone, or it goes on underneath
@@ -73,9 +73,7 @@ def up(settings: Settings, emit: Emit, cancellation: process.Cancellation) -> Cl
     """
     with ExitStack() as made:
         try:
-            ground = lay_ground(settings, made, emit, cancellation)
-            ground.worker.result()
-            return ground.cluster
+            return lay_ground(settings, made, emit, cancellation).cluster
         except BaseException:
             cancellation.cancel()
             raise
@@ -125,16 +123,14 @@ class Ground:
     """What a run stands on.
 
     Attributes:
-        engine: the Docker engine.
         cluster: the kind cluster, its nodes Ready.
         redis_image: reference of the redis image, which the nodes have.
-        worker: the worker image, which the nodes will have.
+        worker: the worker image, which they have, too.
     """
 
-    engine: Engine
     cluster: Cluster
     redis_image: str
-    worker: Future[WorkerImage]
+    worker: WorkerImage
 
 
 def lay_ground(
@@ -171,16 +167,10 @@ def lay_ground(
         with stage(emit, "cluster", f"Create a kind cluster with {settings.workers} worker nodes"):
             cluster.create(settings.workers)
     emit(VersionFound("kubernetes", cluster.kubernetes_version()))
-    with stage(emit, "load", "Load the redis image into the nodes"):
-        cluster.load_images(redis.result().reference)
-    delivered = pool.submit(_deliver, cluster, built)
-    return Ground(docker, cluster, redis.result().reference, delivered)
-
-
-def _deliver(cluster: Cluster, built: Future[WorkerImage]) -> WorkerImage:
-    image = built.result()
-    cluster.load_images(image.reference)
-    return image
+    with stage(emit, "load", "Load the redis and worker images into the nodes"):
+        images = redis.result().reference, built.result()
+        cluster.load_images(images[0], images[1].reference)
+    return Ground(cluster, *images)
 
 
 def sweep(docker: Engine, emit: Emit) -> None:
@@ -284,18 +274,13 @@ def fill_queue(settings: Settings, kube: Kube, emit: Emit) -> None:
         queue.seed(queue.connect(kube), settings.items, emit)
 
 
-def deliver_worker(ground: Ground, emit: Emit) -> WorkerImage:
-    """The document's "Create an Image" and "Push the image", which are under way already.
-
-    Raises:
-        EnvironmentFailure: the image could not be built.
-        ClusterFailure: the nodes did not take it.
-    """
+def show_worker(ground: Ground, emit: Emit) -> None:
+    """The document's "Create an Image" and "Push the image", done while the cluster was made."""
     with stage(emit, "worker", "Build the worker image", "docker build -t job-wq-2 ."):
-        image = ground.worker.result()
-        for difference in image.differences:
+        for difference in ground.worker.differences:
             emit(difference)
-        return image
+        how = "built" if ground.worker.built else "there already, of the same content"
+        emit(Progress("worker", f"{ground.worker.reference}: {how}"))
 
 
 def run_job(settings: Settings, ground: Ground, document: manifests.Document, emit: Emit) -> JobRun:

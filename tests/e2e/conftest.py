@@ -24,9 +24,9 @@ def machine(docker_engine):
         client = docker_engine.client
         kubeconfig = Path(os.environ.get("KUBECONFIG", Path.home() / ".kube" / "config"))
         return {
-            "containers": {container.id for container in client.containers.list(all=True)},
-            "networks": {network.id for network in client.networks.list()},
-            "volumes": {volume.id for volume in client.volumes.list()},
+            "containers": {found["Id"] for found in client.api.containers(all=True)},
+            "networks": {found["Id"] for found in client.api.networks()},
+            "volumes": {found["Name"] for found in client.api.volumes()["Volumes"] or []},
             "kubeconfig": kubeconfig.read_bytes() if kubeconfig.exists() else None,
         }
 
