@@ -8,6 +8,7 @@ checked: on a fresh cluster pushes were lost that nobody looked at.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,8 @@ QUEUE = "job2"
 REDIS_POD = "redis-master"
 REDIS_PORT = 6379
 ANSWER_SECONDS = 10.0
+START_SECONDS = 30.0
+PING_SECONDS = 0.1
 DOCUMENT_ITEMS = (
     "apple",
     "banana",
@@ -122,6 +125,27 @@ def _answered() -> Iterator[None]:
         raise TutorialFailure(
             f"Redis in {REDIS_POD} did not answer ({error}); see its log in the diagnostics."
         ) from error
+
+
+def wait_until_answering(client: redis.Redis, seconds: float = START_SECONDS) -> None:
+    """Wait until Redis answers a PING: the document's pod has no probe, so Ready is not enough.
+
+    Raises:
+        TutorialFailure: not in time; says what it answered instead.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            client.ping()
+        except (redis.RedisError, ApiException, OSError) as error:
+            if time.monotonic() >= deadline:
+                raise TutorialFailure(
+                    f"a PONG of Redis in {REDIS_POD} was awaited for {seconds:.0f} s, but "
+                    f"{error} was seen; see its log in the diagnostics."
+                ) from error
+            time.sleep(PING_SECONDS)
+        else:
+            return
 
 
 def seed(client: redis.Redis, items: Sequence[str], emit: Emit) -> None:

@@ -271,7 +271,9 @@ def fill_queue(settings: Settings, kube: Kube, emit: Emit) -> None:
         TutorialFailure: Redis did not answer as the document shows.
     """
     with stage(emit, "queue", "Fill the queue", f'redis-cli -h redis rpush {queue.QUEUE} "…"'):
-        queue.seed(queue.connect(kube), settings.items, emit)
+        client = queue.connect(kube)
+        queue.wait_until_answering(client)
+        queue.seed(client, settings.items, emit)
 
 
 def show_worker(ground: Ground, emit: Emit) -> None:

@@ -132,6 +132,10 @@ def test_redis_that_does_not_answer_is_told(kind_cluster):
     client = queue.connect(kind_cluster.kube, "no-such-pod")
     with pytest.raises(TutorialFailure, match="Redis in redis-master did not answer"):
         queue.seed(client, ["apple"], Recorder())
+    with pytest.raises(
+        TutorialFailure, match="a PONG of Redis in redis-master was awaited for 1 s"
+    ):
+        queue.wait_until_answering(client, seconds=1)
 
 
 def test_a_queue_that_is_not_empty_is_not_seeded(kind_cluster, job_run, tmp_path):
@@ -143,6 +147,7 @@ def test_a_queue_that_is_not_empty_is_not_seeded(kind_cluster, job_run, tmp_path
     kind_cluster.kubectl("wait", "--for=condition=Ready", "pod/redis-master", "--timeout=60s")
     try:
         client = queue.connect(kind_cluster.kube)
+        queue.wait_until_answering(client)
         queue.seed(client, ["apple"], Recorder())
         assert queue.inspect(client).waiting == ("apple",)
         with pytest.raises(TutorialFailure, match="job2 already holds 1 items"):
