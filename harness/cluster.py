@@ -34,6 +34,22 @@ from harness.kube import Kube, Object
 LABEL = paths.PROJECT
 NODE_LABEL = "io.x-k8s.kind.cluster"  # kind's, on every node's container
 READY_SECONDS = 120.0
+# A cluster of one control plane that lives for minutes: nothing to elect, nothing to survive a
+# power cut, and a controller manager that may ask as fast as it can, so that kubeadm's join finds
+# the token signed at once and not at its second look, five seconds later.
+SHORT_LIVED: Object = {
+    "kind": "ClusterConfiguration",
+    "encryptionAlgorithm": "ECDSA-P256",
+    "etcd": {"local": {"extraArgs": [{"name": "unsafe-no-fsync", "value": "true"}]}},
+    "controllerManager": {
+        "extraArgs": [
+            {"name": "leader-elect", "value": "false"},
+            {"name": "kube-api-qps", "value": "1000"},
+            {"name": "kube-api-burst", "value": "1000"},
+        ]
+    },
+    "scheduler": {"extraArgs": [{"name": "leader-elect", "value": "false"}]},
+}
 
 
 @dataclass(frozen=True)
@@ -133,13 +149,10 @@ def configuration(workers: int, *, restricted: bool, cgroup_v1: bool) -> Object:
         config["containerdConfigPatches"] = [
             '[plugins."io.containerd.grpc.v1.cri"]\n  restrict_oom_score_adj = true\n'
         ]
+    patches = [SHORT_LIVED]
     if cgroup_v1:
-        kubelet = {
-            "apiVersion": "kubelet.config.k8s.io/v1beta1",
-            "kind": "KubeletConfiguration",
-            "failCgroupV1": False,
-        }
-        config["kubeadmConfigPatches"] = [yaml.safe_dump(kubelet)]
+        patches.append({"kind": "KubeletConfiguration", "failCgroupV1": False})
+    config["kubeadmConfigPatches"] = [yaml.safe_dump(patch) for patch in patches]
     return config
 
 

@@ -42,7 +42,8 @@ def test_a_cluster_has_a_control_plane_and_workers_on_loopback():
     config = configuration(2, restricted=False, cgroup_v1=False)
     assert [node["role"] for node in config["nodes"]] == ["control-plane", "worker", "worker"]
     assert config["networking"]["apiServerAddress"] == "127.0.0.1"
-    assert set(config) == {"kind", "apiVersion", "networking", "nodes"}
+    assert set(config) == {"kind", "apiVersion", "networking", "nodes", "kubeadmConfigPatches"}
+    assert len(config["kubeadmConfigPatches"]) == 1
 
 
 def test_a_restricted_host_relaxes_the_nodes():
@@ -53,7 +54,7 @@ def test_a_restricted_host_relaxes_the_nodes():
 
 def test_cgroup_v1_is_allowed_where_the_host_has_it():
     config = configuration(1, restricted=False, cgroup_v1=True)
-    assert "failCgroupV1: false" in config["kubeadmConfigPatches"][0]
+    assert "failCgroupV1: false" in config["kubeadmConfigPatches"][1]
 
 
 @pytest.mark.parametrize(
