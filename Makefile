@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help e2e demo test unit integration lint format lock doctor down clean bench-queue redis-server
+.PHONY: help e2e demo test unit integration lint format lock doctor down clean bench-queue tools
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,13 +18,13 @@ e2e: $(READY) ## Run the tutorial on a kind cluster of its own: from nothing to 
 demo: $(READY) ## The same as a walkthrough, with a live view of the pods
 	@$(BIN)/python -m harness demo $(ARGS)
 
-test: $(READY) redis-server ## All tests: unit, integration and end to end
+test: tools ## All tests: unit, integration and end to end
 	@$(BIN)/python -m pytest $(ARGS)
 
-unit: $(READY) ## The fast tests, without Docker
+unit: tools ## The fast tests, without Docker
 	@$(BIN)/python -m pytest tests/unit $(ARGS)
 
-integration: $(READY) redis-server ## The queue against a real Redis
+integration: tools ## The queue against a real Redis
 	@$(BIN)/python -m pytest tests/integration $(ARGS)
 
 lint: $(READY) ## ruff and mypy --strict
@@ -43,16 +43,15 @@ clean: ## Delete clusters, reports and the environment, and stop the engine that
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m harness down --all --engine; fi
 	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache .hypothesis .pytest-kind
 
-bench-queue: $(READY) redis-server ## Measure RedisWQ beside bare round trips
-	@$(BIN)/python benchmarks/bench_rediswq.py
+bench-queue: tools ## Measure RedisWQ beside bare round trips
+	@PYTHONPATH=.:worker $(BIN)/python benchmarks/bench_rediswq.py
 
 lock: ## Renew requirements.txt, every version with its hashes (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header --upgrade --quiet -o requirements.txt
 
-redis-server:
-	@command -v redis-server >/dev/null || $(BIN)/python -c \
-	  'from harness.engine import apt_install; apt_install(("redis-server",), print)'
+tools: $(READY)
+	@$(BIN)/python -m harness install redis-server shellcheck
 
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from docker.errors import DockerException
 from rich.console import Console
 from rich.table import Table
 
@@ -24,6 +26,7 @@ from harness.errors import (
 from harness.events import Recorder, RunFailed
 from harness.settings import (
     DOCUMENT_PARALLELISM,
+    DOCUMENT_SLEEP,
     DOCUMENT_TIMEOUT,
     DOCUMENT_WORKERS,
     Settings,
@@ -46,6 +49,9 @@ Items = Annotated[
 ]
 Parallelism = Annotated[int, typer.Option(help="Pods that work at the same time.")]
 Nodes = Annotated[int, typer.Option(help="Worker nodes, besides the control plane.")]
+Sleep = Annotated[
+    float, typer.Option(help="Seconds that the worker sleeps for an item; 10 in the document.")
+]
 Timeout = Annotated[float, typer.Option(help="Seconds that the Job may take.")]
 Keep = Annotated[bool, typer.Option("--keep", help="Leave the cluster there afterwards.")]
 Out = Annotated[Path | None, typer.Option(help="Folder of the reports; out/ by default.")]
@@ -58,13 +64,24 @@ def run(
     items: Items = None,
     parallelism: Parallelism = DOCUMENT_PARALLELISM,
     nodes: Nodes = DOCUMENT_WORKERS,
+    sleep: Sleep = DOCUMENT_SLEEP,
     timeout: Timeout = DOCUMENT_TIMEOUT,
     keep: Keep = False,
     out: Out = None,
     manifests: Manifests = None,
 ) -> None:
     """Run the tutorial on a cluster of its own and judge it."""
-    settings = _settings(name, items, parallelism, nodes, timeout, keep, out, manifests)
+    settings = _settings(
+        name=name,
+        items=items,
+        parallelism=parallelism,
+        workers=nodes,
+        sleep=sleep,
+        timeout=timeout,
+        keep=keep,
+        out=out,
+        manifests=manifests,
+    )
     _run(settings, Lines(Console()))
 
 
@@ -74,12 +91,22 @@ def demo(
     items: Items = None,
     parallelism: Parallelism = DOCUMENT_PARALLELISM,
     nodes: Nodes = DOCUMENT_WORKERS,
+    sleep: Sleep = DOCUMENT_SLEEP,
     timeout: Timeout = DOCUMENT_TIMEOUT,
     keep: Keep = False,
     out: Out = None,
 ) -> None:
     """Run it as a walkthrough: each step with the document's command, and a live view."""
-    settings = _settings(name, items, parallelism, nodes, timeout, keep, out, None)
+    settings = _settings(
+        name=name,
+        items=items,
+        parallelism=parallelism,
+        workers=nodes,
+        sleep=sleep,
+        timeout=timeout,
+        keep=keep,
+        out=out,
+    )
     console = Console()
     if not console.is_terminal:
         return _run(settings, Lines(console))
@@ -90,37 +117,28 @@ def demo(
         walkthrough.close()
 
 
-def _settings(
-    name: str | None,
-    items: Path | None,
-    parallelism: int,
-    nodes: int,
-    timeout: float,
-    keep: bool,
-    out: Path | None,
-    manifests: Path | None,
-) -> Settings:
-    given: dict[str, Any] = {
-        "name": name,
-        "items": queue.read_items(items) if items else None,
-        "out": out,
-        "manifests": manifests,
-    }
-    return Settings(
-        parallelism=parallelism,
-        workers=nodes,
-        timeout=timeout,
-        keep=keep,
-        **{key: value for key, value in given.items() if value is not None},
-    )
+def _settings(*, items: Path | None = None, **given: Any) -> Settings:
+    """Settings of what was given; what is None has its default."""
+    if items:
+        given["items"] = queue.read_items(items)
+    return Settings(**{key: value for key, value in given.items() if value is not None})
 
 
 def _run(settings: Settings, view: Callable[..., None]) -> None:
     recorder = Recorder(view)
     try:
+        settings.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageFailure(
+            f"--out {settings.out} can't be made ({error.strerror}); choose another folder."
+        ) from None
+    try:
         verdict = tutorial.run(settings, recorder, process.Cancellation())
     except HarnessError as error:
         recorder(RunFailed(error.kind, error.exit_code, str(error)))
+        raise
+    except Interrupted as interruption:
+        recorder(RunFailed("interrupted", interruption.exit_code, "the run was interrupted."))
         raise
     finally:
         reports.write(settings.out, recorder.events, settings.items)
@@ -131,9 +149,7 @@ def _run(settings: Settings, view: Callable[..., None]) -> None:
 @app.command()
 def up(name: Name = None, nodes: Nodes = DOCUMENT_WORKERS) -> None:
     """Create a cluster with the images in it, and keep it."""
-    settings = _settings(
-        name, None, DOCUMENT_PARALLELISM, nodes, DOCUMENT_TIMEOUT, True, None, None
-    )
+    settings = _settings(name=name, workers=nodes, keep=True)
     tutorial.up(settings, Recorder(Lines(Console())), process.Cancellation())
 
 
@@ -189,6 +205,14 @@ def doctor() -> None:
         raise typer.Exit(EnvironmentFailure.exit_code)
 
 
+@app.command(hidden=True)
+def install(programs: list[str]) -> None:
+    """Install the Debian packages of programs that are not on PATH; the tests' own need."""
+    missing = tuple(program for program in programs if not shutil.which(program))
+    if missing:
+        engine.apt_install(missing, Console().print)
+
+
 def main() -> None:
     """Run the command line; every failure is one sentence and a documented exit code."""
     signals.install()
@@ -199,6 +223,10 @@ def main() -> None:
         errors.print(f"[red]{error.kind} failure:[/] ", end="")
         errors.print(str(error), markup=False)
         sys.exit(error.exit_code)
+    except DockerException as error:
+        errors.print("[red]environment failure:[/] ", end="")
+        errors.print(f"the Docker engine failed ({error}); see `make doctor`.", markup=False)
+        sys.exit(EnvironmentFailure.exit_code)
     except Interrupted as interruption:
-        errors.print("interrupted; everything that the run made is gone")
+        errors.print("interrupted; the clean-up is done")
         sys.exit(interruption.exit_code)

@@ -8,7 +8,6 @@ shared network, other clusters and the user's kubeconfig are never touched.
 from __future__ import annotations
 
 import os
-import secrets
 import shlex
 import shutil
 import signal
@@ -27,7 +26,7 @@ from docker.models.containers import Container
 from pytest_kind import KindCluster
 
 from harness import oci_runtime, paths
-from harness.engine import Engine, last_error, started_at
+from harness.engine import Engine, last_error, local_daemon, started_at
 from harness.errors import ClusterFailure, UsageFailure
 from harness.kube import Kube, Object
 
@@ -59,7 +58,7 @@ class Found:
     Attributes:
         name: of the cluster and of its network.
         kept: its maker asked to keep it.
-        running: the process that made it still runs.
+        running: the process that made it may still run.
         nodes: names of its nodes' containers.
     """
 
@@ -69,9 +68,49 @@ class Found:
     nodes: tuple[str, ...]
 
 
-def unique_name() -> str:
-    """A name that no other run on this machine has."""
-    return f"wq-{secrets.token_hex(3)}"
+@dataclass(frozen=True)
+class Owner:
+    """The process that made a cluster, told apart from all that ever ran on any machine.
+
+    Attributes:
+        boot: id of the boot that it ran in.
+        namespace: of its process id; another container has another.
+        pid: its process id.
+        started: its start, because process ids are used again.
+    """
+
+    boot: str
+    namespace: str
+    pid: int
+    started: str | None
+
+    @classmethod
+    def present(cls) -> Owner:
+        """This process."""
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+        return cls(boot, namespace, os.getpid(), started_at(os.getpid()))
+
+    @classmethod
+    def of(cls, label: str) -> Owner:
+        """The owner that a label names."""
+        boot, namespace, pid, started = label.split(" ")
+        return cls(boot, namespace, int(pid), started)
+
+    def __str__(self) -> str:
+        return f"{self.boot} {self.namespace} {self.pid} {self.started}"
+
+    def gone(self, engine_is_here: bool) -> bool:
+        """True when it surely runs no more; one that can't be seen from here may run.
+
+        Args:
+            engine_is_here: the engine runs on this machine, so that its clients from before the
+                last boot were this machine's, too.
+        """
+        here = Owner.present()
+        if self.boot != here.boot:
+            return engine_is_here
+        return self.namespace == here.namespace and started_at(self.pid) != self.started
 
 
 def folder(name: str) -> Path:
@@ -85,12 +124,13 @@ def find_all(engine: Engine) -> list[Found]:
     for network in engine.client.networks.list(filters={"label": LABEL}):
         labels = network.attrs["Labels"]
         nodes = _nodes(engine, str(network.name))
-        pid, _, started = labels[f"{LABEL}.owner"].partition("/")
         found.append(
             Found(
                 name=str(network.name),
                 kept=labels[f"{LABEL}.kept"] == "true",
-                running=started_at(int(pid)) == started,
+                running=not Owner.of(labels[f"{LABEL}.owner"]).gone(
+                    local_daemon(engine) is not None
+                ),
                 nodes=tuple(sorted(str(node.name) for node in nodes)),
             )
         )
@@ -216,7 +256,7 @@ class Cluster(KindCluster):  # type: ignore[misc]  # pytest-kind has no types
             driver="bridge",
             labels={
                 LABEL: "cluster",
-                f"{LABEL}.owner": f"{os.getpid()}/{started_at(os.getpid())}",
+                f"{LABEL}.owner": str(Owner.present()),
                 f"{LABEL}.kept": str(kept).lower(),
             },
         )

@@ -253,16 +253,21 @@ def _program(pid: int) -> str:
         return ""
 
 
+def local_daemon(engine: Engine) -> Path | None:
+    """The ``/proc`` folder of the engine's dockerd, when it runs on this very machine."""
+    if not engine.host.startswith("unix://"):
+        return None
+    processes = Path("/proc").glob("[0-9]*")
+    return next((path for path in processes if _program(int(path.name)) == "dockerd"), None)
+
+
 def privilege_problem(engine: Engine) -> str | None:
     """Why the engine can't run privileged containers, with the remedy; None if it can.
 
     Looks at the capabilities of the local dockerd. A daemon that can't be seen from here, as
     behind a mounted socket, is believed to hold them all.
     """
-    if not engine.host.startswith("unix://"):
-        return None
-    processes = Path("/proc").glob("[0-9]*")
-    daemon = next((path for path in processes if _program(int(path.name)) == "dockerd"), None)
+    daemon = local_daemon(engine)
     if daemon is None:
         return None
     missing = oci_runtime.missing_capabilities((daemon / "status").read_text())

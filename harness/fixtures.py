@@ -23,7 +23,7 @@ from harness.cluster import Cluster
 from harness.events import Event, Recorder
 from harness.reports import write
 from harness.reports.summary import Summary
-from harness.settings import Settings
+from harness.settings import Settings, unique_name
 from harness.verdict import Verdict
 
 PYTEST_KIND_NAME = "pytest-kind"  # its default for --cluster-name
@@ -50,7 +50,7 @@ class TutorialRun:
 def kind_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A kind cluster with the tutorial's images, deleted after the session unless kept."""
     chosen = request.config.getoption("cluster_name")
-    name = clusters.unique_name() if chosen == PYTEST_KIND_NAME else chosen
+    name = unique_name() if chosen == PYTEST_KIND_NAME else chosen
     settings = Settings(name=name, keep=True)
     recorder = Recorder()
     try:

@@ -36,7 +36,6 @@ from harness.logs import container_status
 from harness.settings import Settings
 from harness.verdict import WORKING, Verdict, judge
 
-ITEM_SECONDS = 10  # worker.py: time.sleep(10)
 REDIS_SECONDS = 120.0
 ENDPOINT_SECONDS = 60.0
 
@@ -162,7 +161,9 @@ def lay_ground(
     with signals.shield():
         fresh = cluster.reserve(kept=settings.keep)
         made.push(partial(release if fresh else leave, cluster, settings, emit))
-    built = pool.submit(lambda: worker.build(docker, supply.get("python").reference))
+    built = pool.submit(
+        lambda: worker.build(docker, supply.get("python").reference, sleep=settings.sleep)
+    )
     if fresh:
         with stage(emit, "cluster", f"Create a kind cluster with {settings.workers} worker nodes"):
             cluster.create(settings.workers)
@@ -305,7 +306,7 @@ def run_job(settings: Settings, ground: Ground, document: manifests.Document, em
         ran = job.watch(
             ground.cluster.kubeconfig_path, emit=emit, seconds=settings.timeout, on_line=look
         )
-        ideal = math.ceil(len(settings.items) / settings.parallelism) * ITEM_SECONDS
+        ideal = math.ceil(len(settings.items) / settings.parallelism) * settings.sleep
         emit(JobEnded(ran.ended - started, ideal))
         return ran
 

@@ -13,8 +13,9 @@ import docker.errors
 
 from harness import paths
 from harness.engine import Engine
-from harness.errors import EnvironmentFailure
+from harness.errors import EnvironmentFailure, UsageFailure
 from harness.events import ManifestDiffers
+from harness.settings import DOCUMENT_SLEEP
 
 REPOSITORY = f"localhost/{paths.PROJECT}/job-wq-2"
 FILES = ("Dockerfile", "worker.py", "rediswq.py")
@@ -37,35 +38,60 @@ class WorkerImage:
     built: bool
 
 
-def context(folder: Path, base: str) -> dict[str, bytes]:
-    """The files to send to the engine, the Dockerfile on another base image if need be."""
+def context(
+    folder: Path, base: str, sleep: float
+) -> tuple[dict[str, bytes], tuple[ManifestDiffers, ...]]:
+    """The files to send to the engine, and what in them is not the document's.
+
+    Args:
+        folder: of the Dockerfile.
+        base: the image to start from; the document's is ``python``.
+        sleep: seconds for an item; the document's worker sleeps 10.
+    """
     files = {name: (folder / name).read_bytes() for name in FILES}
+    differences = []
     if base != f"{BASE}:latest":
-        lines = files["Dockerfile"].decode().splitlines(keepends=True)
-        files["Dockerfile"] = "".join(
-            f"FROM {base}\n" if line.split() == ["FROM", BASE] else line for line in lines
-        ).encode()
-    return files
+        _replace(files, "Dockerfile", f"FROM {BASE}\n", f"FROM {base}\n")
+        differences.append(
+            ManifestDiffers(file="Dockerfile", path="FROM", document=BASE, applied=base)
+        )
+    if sleep != DOCUMENT_SLEEP:
+        _replace(files, "worker.py", f"time.sleep({DOCUMENT_SLEEP:g})", f"time.sleep({sleep:g})")
+        differences.append(
+            ManifestDiffers(
+                file="worker.py",
+                path="time.sleep",
+                document=f"{DOCUMENT_SLEEP:g}",
+                applied=f"{sleep:g}",
+            )
+        )
+    return files, tuple(differences)
 
 
-def build(engine: Engine, base: str, folder: Path = paths.WORKER) -> WorkerImage:
+def _replace(files: dict[str, bytes], name: str, old: str, new: str) -> None:
+    text = files[name].decode()
+    if text.count(old) != 1:
+        raise UsageFailure(f"worker/{name} has no {old.strip()!r}; restore it from the repository.")
+    files[name] = text.replace(old, new).encode()
+
+
+def build(
+    engine: Engine, base: str, *, sleep: float = DOCUMENT_SLEEP, folder: Path = paths.WORKER
+) -> WorkerImage:
     """Build the worker image, unless the engine has one of the same content on the same base.
 
     Args:
         engine: where to build.
         base: reference of the ``python`` image.
+        sleep: seconds that the worker sleeps for an item.
         folder: of the Dockerfile.
 
     Raises:
         EnvironmentFailure: a step of the Dockerfile failed; quotes what it said.
+        UsageFailure: a file of the document was changed, so that it can't be adapted.
     """
-    files = context(folder, base)
+    files, differences = context(folder, base, sleep)
     reference = f"{REPOSITORY}:{_digest(engine, base, files)}"
-    differences = (
-        ()
-        if base == f"{BASE}:latest"
-        else (ManifestDiffers(file="Dockerfile", path="FROM", document=BASE, applied=base),)
-    )
     try:
         engine.client.images.get(reference)
     except docker.errors.ImageNotFound:

@@ -1,5 +1,6 @@
 """What is decided about the engine: addresses, stale files, capabilities."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -88,10 +89,13 @@ def test_the_standard_sockets_are_tried(no_engine, monkeypatch, tmp_path):
 
 
 def test_the_users_context_is_followed(no_engine, tmp_path):
-    subprocess.run(
-        ["docker", "context", "create", "mine", "--docker", "host=unix:///mine.sock"], check=True
+    (tmp_path / "config.json").write_text('{"currentContext": "mine"}')
+    meta = tmp_path / "contexts" / "meta" / hashlib.sha256(b"mine").hexdigest() / "meta.json"
+    meta.parent.mkdir(parents=True)
+    endpoint = {"Host": "unix:///mine.sock", "SkipTLSVerify": False}
+    meta.write_text(
+        json.dumps({"Name": "mine", "Metadata": {}, "Endpoints": {"docker": endpoint}})
     )
-    subprocess.run(["docker", "context", "use", "mine"], check=True)
     assert engine._candidates()[0] == "unix:///mine.sock"
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from harness import paths
 from harness.engine import Engine
-from harness.errors import EnvironmentFailure
+from harness.errors import EnvironmentFailure, UsageFailure
 from harness.images import sources, worker
 
 Usage = namedtuple("Usage", "total used free")
@@ -18,17 +18,34 @@ def engine_with(data_root):
     return Engine(client=None, host="unix:///x", version="1", data_root=data_root)
 
 
-def test_the_documents_dockerfile_is_built_as_it_is_on_the_documents_base():
-    files = worker.context(paths.WORKER, "python:latest")
+def test_the_documents_files_are_built_as_they_are_on_the_documents_base():
+    files, differences = worker.context(paths.WORKER, "python:latest", 10)
     assert sorted(files) == ["Dockerfile", "rediswq.py", "worker.py"]
-    assert files["Dockerfile"] == (paths.WORKER / "Dockerfile").read_bytes()
+    assert all(content == (paths.WORKER / name).read_bytes() for name, content in files.items())
+    assert differences == ()
 
 
-def test_another_base_changes_the_first_line_only():
+def test_another_base_changes_the_first_line_only_and_is_told():
     document = (paths.WORKER / "Dockerfile").read_text().splitlines()
-    changed = worker.context(paths.WORKER, "localhost/python:1")["Dockerfile"].decode().splitlines()
+    files, differences = worker.context(paths.WORKER, "localhost/python:1", 10)
+    changed = files["Dockerfile"].decode().splitlines()
     assert changed[0] == "FROM localhost/python:1"
     assert changed[1:] == document[1:]
+    assert [str(one) for one in differences] == ["Dockerfile: FROM python -> localhost/python:1"]
+
+
+def test_another_sleep_changes_the_worker_and_is_told():
+    document = (paths.WORKER / "worker.py").read_text()
+    files, differences = worker.context(paths.WORKER, "python:latest", 0.5)
+    assert files["worker.py"].decode() == document.replace("time.sleep(10)", "time.sleep(0.5)")
+    assert [str(one) for one in differences] == ["worker.py: time.sleep 10 -> 0.5"]
+
+
+def test_a_worker_that_is_not_the_documents_can_not_be_adapted(tmp_path):
+    for name in worker.FILES:
+        (tmp_path / name).write_text("FROM python\n")
+    with pytest.raises(UsageFailure, match=r"worker/worker\.py has no 'time\.sleep\(10\)'"):
+        worker.context(tmp_path, "python:latest", 1)
 
 
 def test_what_is_built_locally_has_a_name_that_no_registry_answers_for():

@@ -1,8 +1,10 @@
 """Settings that no run can have, and the document's as defaults."""
 
+from dataclasses import replace
+
 import pytest
 
-from harness.cluster import configuration, node_state
+from harness.cluster import Owner, configuration, node_state
 from harness.errors import UsageFailure
 from harness.settings import Settings
 from harness.tools import fits_kind, fits_kubectl
@@ -24,6 +26,7 @@ def test_two_runs_have_two_names():
     [
         ({"parallelism": 0}, "--parallelism 0 would start no worker; use 1 or more."),
         ({"workers": 0}, "--nodes 0 leaves no node for pods; use 1 or more."),
+        ({"sleep": -1}, "--sleep -1 is in the past; use 0 seconds or more."),
         ({"timeout": 0}, "--timeout 0 is over at once; use seconds above 0."),
         ({"items": ()}, "there are no items to seed; give at least one."),
         ({"name": "Über"}, "can't name a cluster"),
@@ -84,3 +87,21 @@ def test_kind_fits_by_minor_version(found, wanted, fits):
 )
 def test_kubectl_fits_within_one_minor_version(found, fits):
     assert fits_kubectl(found, "1.37.2") is fits
+
+
+def test_this_process_is_not_gone():
+    assert not Owner.of(str(Owner.present())).gone(engine_is_here=True)
+
+
+def test_a_process_id_that_was_used_again_is_another_process():
+    assert replace(Owner.present(), started="1").gone(engine_is_here=True)
+
+
+def test_what_ran_before_the_last_boot_is_gone_if_the_engine_is_this_machines():
+    earlier = replace(Owner.present(), boot="another")
+    assert earlier.gone(engine_is_here=True)
+    assert not earlier.gone(engine_is_here=False)
+
+
+def test_a_process_of_another_container_may_run():
+    assert not replace(Owner.present(), namespace="pid:[1]", started="1").gone(True)
