@@ -36,9 +36,14 @@ class CommandFailed(Exception):
 
 
 class Cancellation:
-    """Ends every program started under it, from any thread; a token to pass down."""
+    """Ends every program started under it, from any thread; a token to pass down.
 
-    def __init__(self) -> None:
+    Args:
+        whole: a token that this one is a part of: it is cancelled with it, or alone.
+    """
+
+    def __init__(self, whole: Cancellation | None = None) -> None:
+        self._whole = whole
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[str]] = set()
         self.cancelled = threading.Event()
@@ -52,17 +57,23 @@ class Cancellation:
             end_group(child)
 
     def check(self) -> None:
-        """Raise `Cancelled` once `cancel` was called."""
+        """Raise `Cancelled` once this or the whole was cancelled."""
+        if self._whole:
+            self._whole.check()
         if self.cancelled.is_set():
             raise Cancelled
 
     def _add(self, child: subprocess.Popen[str]) -> None:
+        if self._whole:
+            self._whole._add(child)
         with self._lock:
             self._running.add(child)
         if self.cancelled.is_set():
             end_group(child)
 
     def _remove(self, child: subprocess.Popen[str]) -> None:
+        if self._whole:
+            self._whole._remove(child)
         with self._lock:
             self._running.discard(child)
 

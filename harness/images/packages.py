@@ -186,7 +186,7 @@ class Kitchen:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log = self.folder / "build.log"
         self.report = report
-        self.cancellation = steps.Part(cancellation)
+        self.cancellation = process.Cancellation(cancellation)
         self._steps: dict[str, Step] = {}
         self._go_lock, self._apt_lock = threading.Lock(), threading.Lock()
 

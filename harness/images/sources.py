@@ -84,21 +84,15 @@ def _pull(reference: str, engine: Engine, cancellation: process.Cancellation) ->
 
     Gives None when it is there now, else what was said.
     """
-    attempt = process.Cancellation()
+    attempt = process.Cancellation(cancellation)
     silence = threading.Timer(REGISTRY_SECONDS, attempt.cancel)
-
-    def heard(line: str) -> None:
-        silence.cancel()
-        if cancellation.cancelled.is_set():
-            attempt.cancel()
-
     silence.start()
     try:
         process.run(
             ["docker", "--host", engine.host, "pull", reference],
             cancellation=attempt,
             deadline=PULL_SECONDS,
-            on_line=heard,
+            on_line=lambda _: silence.cancel(),
         )
     except process.CommandFailed as error:
         return _short(error.tail[-1] if error.tail else str(error))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -18,30 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.process import Cancellation
-
 Report = Callable[[str], None]
-
-
-class Part(Cancellation):
-    """A token for a part of what `whole` stands for: cancelled with it, or alone."""
-
-    def __init__(self, whole: Cancellation) -> None:
-        super().__init__()
-        self._whole = whole
-
-    def check(self) -> None:
-        """Raise `Cancelled` once either was cancelled."""
-        self._whole.check()
-        super().check()
-
-    def _add(self, child: subprocess.Popen[str]) -> None:
-        super()._add(child)
-        self._whole._add(child)
-
-    def _remove(self, child: subprocess.Popen[str]) -> None:
-        super()._remove(child)
-        self._whole._remove(child)
 
 
 @dataclass(frozen=True, eq=False)

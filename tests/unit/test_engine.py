@@ -93,9 +93,7 @@ def test_the_users_context_is_followed(no_engine, tmp_path):
     meta = tmp_path / "contexts" / "meta" / hashlib.sha256(b"mine").hexdigest() / "meta.json"
     meta.parent.mkdir(parents=True)
     endpoint = {"Host": "unix:///mine.sock", "SkipTLSVerify": False}
-    meta.write_text(
-        json.dumps({"Name": "mine", "Metadata": {}, "Endpoints": {"docker": endpoint}})
-    )
+    meta.write_text(json.dumps({"Name": "mine", "Metadata": {}, "Endpoints": {"docker": endpoint}}))
     assert engine._candidates()[0] == "unix:///mine.sock"
 
 

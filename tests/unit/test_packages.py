@@ -228,7 +228,7 @@ def test_a_failed_step_leaves_nothing_and_ends_the_others(tmp_path):
 
 def test_a_part_is_cancelled_alone_or_with_the_whole():
     whole = process.Cancellation()
-    alone, other = steps.Part(whole), steps.Part(whole)
+    alone, other = process.Cancellation(whole), process.Cancellation(whole)
     alone.cancel()
     other.check()
     whole.check()
@@ -241,7 +241,7 @@ def test_a_part_is_cancelled_alone_or_with_the_whole():
 
 def test_cancelling_the_whole_ends_the_programs_of_a_part():
     whole = process.Cancellation()
-    part = steps.Part(whole)
+    part = process.Cancellation(whole)
     started = threading.Event()
 
     def cancel():
