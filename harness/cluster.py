@@ -216,24 +216,32 @@ class Cluster(KindCluster):  # type: ignore[misc]  # pytest-kind has no types
             name,
             kubeconfig=self.folder / "kubeconfig",
             image=node_image,
-            kind_path=self._launcher(kind, name),
-            kubectl_path=kubectl,
+            kind_path=self._kind_launcher(kind, name),
+            kubectl_path=self._kubectl_launcher(kubectl),
         )
         if not existed:  # pytest-kind makes a folder for downloads; there are none
             shutil.rmtree(here, ignore_errors=True)
 
-    def _launcher(self, kind: Path, name: str) -> Path:
+    def _kind_launcher(self, kind: Path, name: str) -> Path:
         """kind in a process group of its own that can be ended whole, writing into the log."""
-        launcher = self.folder / "kind"
-        log = shlex.quote(str(self.log))
-        launcher.write_text(
-            "#!/bin/sh\n"
-            f"export DOCKER_HOST={shlex.quote(self.engine.host)}\n"
-            f"export KIND_EXPERIMENTAL_DOCKER_NETWORK={shlex.quote(name)}\n"
-            f'if [ "$1" = get ]; then exec {shlex.quote(str(kind))} "$@" 2>>{log}; fi\n'
-            f"echo $$ >{shlex.quote(str(self.folder / 'kind.pid'))}\n"
-            f'exec setsid {shlex.quote(str(kind))} "$@" >>{log} 2>&1\n'
+        program, log = shlex.quote(str(kind)), shlex.quote(str(self.log))
+        return self._launcher(
+            "kind",
+            f"export DOCKER_HOST={shlex.quote(self.engine.host)}",
+            f"export KIND_EXPERIMENTAL_DOCKER_NETWORK={shlex.quote(name)}",
+            f'if [ "$1" = get ]; then exec {program} "$@" 2>>{log}; fi',
+            f"echo $$ >{shlex.quote(str(self.folder / 'kind.pid'))}",
+            f'exec setsid {program} "$@" >>{log} 2>&1',
         )
+
+    def _kubectl_launcher(self, kubectl: Path) -> Path:
+        """kubectl that keeps its cache with the cluster, and not in the user's ``~/.kube``."""
+        program, cache = shlex.quote(str(kubectl)), shlex.quote(str(self.folder / "cache"))
+        return self._launcher("kubectl", f'exec {program} --cache-dir={cache} "$@"')
+
+    def _launcher(self, program: str, *lines: str) -> Path:
+        launcher = self.folder / program
+        launcher.write_text("\n".join(("#!/bin/sh", *lines, "")))
         launcher.chmod(0o700)
         return launcher
 
