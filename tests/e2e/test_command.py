@@ -43,7 +43,7 @@ def interrupt(signum, title, tmp_path, *words):
         (signal.SIGINT, "Find a Docker engine"),
         (signal.SIGINT, "Get the images"),
         (signal.SIGINT, "Create a kind cluster"),
-        (signal.SIGTERM, "Load the redis image"),
+        (signal.SIGTERM, "Load the redis"),
         (signal.SIGINT, "Start Redis"),
         (signal.SIGTERM, "Working on"),
         (signal.SIGINT, "Delete the cluster"),
@@ -61,7 +61,7 @@ def test_an_interrupted_run_leaves_nothing(signum, title, tmp_path, machine):
 
 def test_a_killed_run_is_found_by_down(tmp_path, machine, docker_engine):
     before = machine()
-    assert interrupt(signal.SIGKILL, "Load the redis image", tmp_path, "--name", "killed") == -9
+    assert interrupt(signal.SIGKILL, "Load the redis", tmp_path, "--name", "killed") == -9
     left = [found for found in clusters.find_all(docker_engine) if found.name == "killed"]
     assert [(len(found.nodes), found.running, found.kept) for found in left] == [(3, False, False)]
     assert "left by a killed run" in harness("status").stdout
