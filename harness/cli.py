@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 from docker.errors import DockerException
-from rich.console import Console
 from rich.table import Table
 
 from harness import cluster as clusters
@@ -31,7 +30,7 @@ from harness.settings import (
     DOCUMENT_WORKERS,
     Settings,
 )
-from harness.terminal import Lines, Walkthrough
+from harness.terminal import Lines, Terminal, Walkthrough
 
 app = typer.Typer(
     help=__doc__,
@@ -82,7 +81,7 @@ def run(
         out=out,
         manifests=manifests,
     )
-    _run(settings, Lines(Console()))
+    _run(settings, Lines(Terminal()))
 
 
 @app.command()
@@ -107,7 +106,7 @@ def demo(
         keep=keep,
         out=out,
     )
-    console = Console()
+    console = Terminal()
     if not console.is_terminal:
         return _run(settings, Lines(console))
     walkthrough = Walkthrough(console, len(settings.items))
@@ -150,7 +149,7 @@ def _run(settings: Settings, view: Callable[..., None]) -> None:
 def up(name: Name = None, nodes: Nodes = DOCUMENT_WORKERS) -> None:
     """Create a cluster with the images in it, and keep it."""
     settings = _settings(name=name, workers=nodes, keep=True)
-    tutorial.up(settings, Recorder(Lines(Console())), process.Cancellation())
+    tutorial.up(settings, Recorder(Lines(Terminal())), process.Cancellation())
 
 
 @app.command()
@@ -166,7 +165,7 @@ def down(
     """Delete clusters that the harness made, and only those."""
     if not (name or everything or engine_too):
         raise UsageFailure("say what to delete: --name NAME or --all.")
-    console = Console()
+    console = Terminal()
     docker = engine.find()
     if docker is None and name:
         raise EnvironmentFailure("no Docker engine answers; start it to delete clusters in it.")
@@ -189,7 +188,7 @@ def status() -> None:
         state = "kept" if one.kept else "in use" if one.running else "left by a killed run"
         kubeconfig = str(clusters.folder(one.name) / "kubeconfig")
         table.add_row(one.name, state, str(len(one.nodes)), kubeconfig)
-    Console(soft_wrap=True).print(table if found else "no clusters")
+    Terminal(soft_wrap=True).print(table if found else "no clusters")
 
 
 @app.command()
@@ -200,7 +199,7 @@ def doctor() -> None:
     for check in checks:
         mark = "[green]ok[/]" if check.ok else "[red]no[/]"
         table.add_row(mark, check.name, check.found, check.remedy)
-    Console().print(table)
+    Terminal().print(table)
     if not all(check.ok for check in checks):
         raise typer.Exit(EnvironmentFailure.exit_code)
 
@@ -210,13 +209,13 @@ def install(programs: list[str]) -> None:
     """Install the Debian packages of programs that are not on PATH; the tests' own need."""
     missing = tuple(program for program in programs if not shutil.which(program))
     if missing:
-        engine.apt_install(missing, Console().print)
+        engine.apt_install(missing, Terminal().print)
 
 
 def main() -> None:
     """Run the command line; every failure is one sentence and a documented exit code."""
     signals.install()
-    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    errors = Terminal(stderr=True, soft_wrap=True, highlight=False)
     try:
         app(standalone_mode=True)
     except HarnessError as error:

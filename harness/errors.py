@@ -44,7 +44,7 @@ class TutorialFailure(HarnessError):
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM arrived. Not an ``Exception``: no handler may swallow it.
+    """SIGINT, SIGTERM or SIGHUP arrived. Not an ``Exception``: no handler may swallow it.
 
     Args:
         signum: the signal's number; the exit code is 128 + this, as shells have it.

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as an exception that arrives only where it does no harm."""
+"""SIGINT, SIGTERM and SIGHUP as an exception that arrives only where it does no harm."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _pending: int | None = None
 
 
 def install() -> None:
-    """From now on SIGINT and SIGTERM raise `Interrupted` in the main thread."""
-    for signum in (signal.SIGINT, signal.SIGTERM):
+    """From now on SIGINT, SIGTERM and SIGHUP raise `Interrupted` in the main thread."""
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, _handle)
 
 

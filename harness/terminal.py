@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field
 
@@ -13,6 +14,17 @@ from rich.text import Text
 
 from harness import events
 from harness.verdict import CLOSING, WORKING, clock
+
+
+class Terminal(Console):
+    """rich's console, but one whose end is no end of the run: the clean-up must still happen."""
+
+    def on_broken_pipe(self) -> None:
+        """Nobody reads any more, as in ``make e2e | head``: fall silent."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())
+        os.close(nowhere)
 
 
 class Lines:

@@ -59,6 +59,17 @@ def test_an_interrupted_run_leaves_nothing(signum, title, tmp_path, machine):
     assert (tmp_path / "report.json").exists()
 
 
+def test_a_run_that_nobody_reads_any_more_still_cleans_up(tmp_path, machine):
+    before = machine()
+    words = ["run", "--out", str(tmp_path), "--sleep", "0"]
+    with subprocess.Popen([*HARNESS, *words], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout.readline()
+        child.stdout.close()
+    assert child.returncode == 0
+    assert machine() == before
+    assert "each exactly once" in (tmp_path / "verdict.md").read_text()
+
+
 def test_a_killed_run_is_found_by_down(tmp_path, machine, docker_engine):
     before = machine()
     assert interrupt(signal.SIGKILL, "Load the redis", tmp_path, "--name", "killed") == -9

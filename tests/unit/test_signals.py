@@ -11,14 +11,17 @@ from harness.errors import Interrupted
 
 @pytest.fixture(autouse=True)
 def handlers():
-    before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
+    signums = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(signum) for signum in signums]
     signals.install()
     yield
-    for signum, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+    for signum, handler in zip(signums, before, strict=True):
         signal.signal(signum, handler)
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_signal_is_an_exception_with_the_shells_exit_code(signum, code):
     with pytest.raises(Interrupted) as caught:
         os.kill(os.getpid(), signum)
