@@ -56,9 +56,9 @@ tools: $(READY)
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; name one with make PYTHON=..." >&2; exit 3; }
-	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || \
+	@$(PYTHON) -m venv --clear $(VENV) >/dev/null 2>&1 || \
 	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
-	    apt-get update -qq && apt-get install -qq -y python3-venv && $(PYTHON) -m venv $(VENV); } || \
+	    apt-get update -qq && apt-get install -qq -y python3-venv && $(PYTHON) -m venv --clear $(VENV); } || \
 	  { echo "$(PYTHON) can't make a virtual environment; install its venv module (python3-venv)." >&2; exit 3; }
 	@echo "installing the locked Python packages into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements.txt
