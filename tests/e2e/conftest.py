@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import engine
+from harness import engine, tutorial
 from harness.fixtures import job_run, kind_cluster
 
 __all__ = ["job_run", "kind_cluster"]
@@ -13,7 +13,9 @@ __all__ = ["job_run", "kind_cluster"]
 
 @pytest.fixture(scope="session")
 def docker_engine():
-    return engine.ensure(print)
+    found = engine.ensure(print)
+    tutorial.sweep(found, print)  # or the first run here would, and not leave things as they were
+    return found
 
 
 @pytest.fixture
