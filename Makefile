@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help e2e demo test unit integration lint format lock doctor down clean bench-queue tools
+.PHONY: help e2e demo faults test unit integration lint format lock doctor down clean bench-queue tools
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ e2e: $(READY) ## Run the tutorial on a kind cluster of its own: from nothing to 
 
 demo: $(READY) ## The same as a walkthrough, with a live view of the pods
 	@$(BIN)/python -m harness demo $(ARGS)
+
+faults: $(READY) ## Break a pod, a worker, the queue in the middle of runs, and judge
+	@$(BIN)/python -m harness faults $(ARGS)
 
 test: tools ## All tests: unit, integration and end to end
 	@$(BIN)/python -m pytest $(ARGS)

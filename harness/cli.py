@@ -10,11 +10,13 @@ from typing import Annotated, Any
 
 import typer
 from docker.errors import DockerException
+from rich.markup import escape
 from rich.table import Table
 
 from harness import cluster as clusters
 from harness import doctor as doctors
 from harness import engine, process, queue, reports, signals, tutorial
+from harness import faults as fault_scenarios
 from harness.errors import (
     EnvironmentFailure,
     HarnessError,
@@ -142,6 +144,30 @@ def _run(settings: Settings, view: Callable[..., None]) -> None:
     finally:
         reports.write(settings.out, recorder.events, settings.items)
     if not verdict.holds:
+        raise typer.Exit(TutorialFailure.exit_code)
+
+
+@app.command()
+def faults(
+    names: Annotated[list[str] | None, typer.Argument(help="Scenarios; all by default.")] = None,
+    name: Name = None,
+    keep: Keep = False,
+    out: Out = None,
+) -> None:
+    """Break pods in the middle of a run, and judge whether every item was completed once."""
+    scenarios = fault_scenarios.select(names or [])
+    settings = _settings(name=name, keep=keep, out=out)
+    console = Terminal()
+    outcomes = fault_scenarios.run(
+        scenarios, settings, Recorder(Lines(console)), process.Cancellation()
+    )
+    table = Table("", "scenario", "what must hold", "what held", box=None)
+    for outcome in outcomes:
+        mark = "[green]ok[/]" if outcome.holds else "[red]no[/]"
+        held = str(outcome.verdict) if outcome.verdict else outcome.failure
+        table.add_row(mark, outcome.scenario.name, outcome.scenario.must_hold, escape(held))
+    console.print(table)
+    if not all(outcome.holds for outcome in outcomes):
         raise typer.Exit(TutorialFailure.exit_code)
 
 

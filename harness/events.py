@@ -128,6 +128,14 @@ class VersionFound(Event):
 
 
 @dataclass(frozen=True)
+class Struck(Event):
+    """A fault scenario broke something on purpose."""
+
+    scenario: str
+    text: str
+
+
+@dataclass(frozen=True)
 class JobEnded(Event):
     """The Job ended after `seconds`; with no overhead at all it had taken `ideal` seconds."""
 

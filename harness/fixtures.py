@@ -3,7 +3,7 @@
 Import them in a ``conftest.py``; they take pytest-kind's options ``--cluster-name`` and
 ``--keep-cluster``::
 
-    from harness.fixtures import job_run, kind_cluster
+    from harness.fixtures import ground, job_run, kind_cluster
 
     def test_every_item_once(job_run):
         assert job_run.verdict.holds, str(job_run.verdict)
@@ -24,6 +24,7 @@ from harness.events import Event, Recorder
 from harness.reports import write
 from harness.reports.summary import Summary
 from harness.settings import Settings, unique_name
+from harness.tutorial import Ground
 from harness.verdict import Verdict
 
 PYTEST_KIND_NAME = "pytest-kind"  # its default for --cluster-name
@@ -47,19 +48,24 @@ class TutorialRun:
 
 
 @pytest.fixture(scope="session")
-def kind_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """A kind cluster with the tutorial's images, deleted after the session unless kept."""
+def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
+    """A kind cluster with the tutorial's images in it, deleted after the session unless kept."""
     chosen = request.config.getoption("cluster_name")
     name = unique_name() if chosen == PYTEST_KIND_NAME else chosen
     settings = Settings(name=name, keep=True)
-    recorder = Recorder()
     try:
-        yield tutorial.up(settings, recorder, process.Cancellation())
+        yield tutorial.up(settings, Recorder(), process.Cancellation())
     finally:
         docker = engine.find()
         made = docker and any(found.name == name for found in clusters.find_all(docker))
         if docker and made and not request.config.getoption("keep_cluster"):
             clusters.delete(docker, name)
+
+
+@pytest.fixture(scope="session")
+def kind_cluster(ground: Ground) -> Cluster:
+    """The cluster itself: pytest-kind's fixture, on a cluster of the harness."""
+    return ground.cluster
 
 
 @pytest.fixture(scope="session")

@@ -59,6 +59,8 @@ def told(event: events.Event) -> str | None:
             return f"    {pod} {state}" + (f" on {node}" if node else "")
         case events.LogLine(pod=pod, text=text, at=at):
             return f"    {clock(at)} [cyan]{pod}[/] {escape(text)}"
+        case events.Struck(text=text):
+            return f"    [bold magenta]{escape(text)}[/]"
         case events.JobEnded(seconds=seconds, ideal=ideal):
             return f"    the Job took {seconds:.1f} s; its workers sleep for {ideal:.0f} s of it"
         case events.VerdictReached(verdict=verdict):

@@ -63,7 +63,7 @@ def run(settings: Settings, emit: Emit, cancellation: process.Cancellation) -> V
             raise
 
 
-def up(settings: Settings, emit: Emit, cancellation: process.Cancellation) -> Cluster:
+def up(settings: Settings, emit: Emit, cancellation: process.Cancellation) -> Ground:
     """Create a cluster with the images in it, and keep it for runs of that name.
 
     Raises:
@@ -72,7 +72,7 @@ def up(settings: Settings, emit: Emit, cancellation: process.Cancellation) -> Cl
     """
     with ExitStack() as made:
         try:
-            return lay_ground(settings, made, emit, cancellation).cluster
+            return lay_ground(settings, made, emit, cancellation)
         except BaseException:
             cancellation.cancel()
             raise
@@ -221,10 +221,17 @@ def leave(
         if settings.keep:
             return
         with stage(emit, "clean-up", f"Delete the document's objects from {cluster.name}"):
-            for kind, name in (("job", job.JOB), ("pod", queue.REDIS_POD), ("service", "redis")):
-                cluster.kubectl(
-                    "delete", kind, name, "--ignore-not-found", stderr=subprocess.STDOUT
-                )
+            remove_objects(cluster)
+
+
+def remove_objects(cluster: Cluster) -> None:
+    """Delete the document's Job, pod and service, and wait until they are gone."""
+    for kind, name in (("job", job.JOB), ("pod", queue.REDIS_POD), ("service", "redis")):
+        cluster.kubectl(
+            *("delete", kind, name, "--ignore-not-found", "--cascade=foreground"),
+            "--grace-period=1",
+            stderr=subprocess.STDOUT,
+        )
 
 
 def start_redis(

@@ -65,6 +65,22 @@ class QueueState:
 
 
 @dataclass(frozen=True)
+class Fault:
+    """What a fault excuses.
+
+    Attributes:
+        items: those that a broken pod had in its hands; each may be started once more.
+        pods: those that were broken; they need not succeed, nor print all their lines.
+    """
+
+    items: tuple[str, ...] = ()
+    pods: frozenset[str] = frozenset()
+
+
+NO_FAULT = Fault()
+
+
+@dataclass(frozen=True)
 class Finding:
     """One rule that does not hold.
 
@@ -89,6 +105,8 @@ class Verdict:
         starts: every start in the order of time.
         pods: names of the pods of the Job.
         findings: what does not hold; empty on a clean run.
+        excused: why something that looks wrong is right, one sentence each.
+        completions_known: `once` counts completions and not starts.
     """
 
     seeded: int
@@ -96,6 +114,8 @@ class Verdict:
     starts: tuple[Start, ...]
     pods: tuple[str, ...]
     findings: tuple[Finding, ...]
+    excused: tuple[str, ...] = ()
+    completions_known: bool = False
 
     @property
     def holds(self) -> bool:
@@ -103,9 +123,11 @@ class Verdict:
         return not self.findings
 
     def __str__(self) -> str:
+        what = "completed once" if self.completions_known else "exactly once"
         if self.holds:
-            return f"{self.once} of {self.seeded} items, each exactly once"
-        return f"{self.once} of {self.seeded} items exactly once; " + " ".join(
+            clean = f"{self.once} of {self.seeded} items, each {what}"
+            return "; ".join((clean, *self.excused))
+        return f"{self.once} of {self.seeded} items {what}; " + " ".join(
             finding.text for finding in self.findings
         )
 
@@ -127,8 +149,13 @@ def judge(
     pods: Sequence[PodOutcome],
     job: JobOutcome,
     queue: QueueState,
+    completed: Sequence[str] | None = None,
+    fault: Fault = NO_FAULT,
 ) -> Verdict:
     """Judge a run.
+
+    Without a fault each item is started exactly once. With one, what the broken pods held is
+    started once more, because delivery is at least once; completions count once all the same.
 
     Args:
         seeded: the items pushed, an item as often as it was pushed.
@@ -136,18 +163,35 @@ def judge(
         pods: every pod of the Job, also one that was deleted.
         job: how the Job ended.
         queue: the queue after the Job.
+        completed: the items of the completions that counted; None when they were not watched.
+        fault: what was broken on purpose.
     """
     started = starts(lines)
+    sound = [line for line in lines if line.pod not in fault.pods]
     findings = [
-        *_items(seeded, started),
-        *_pods(pods, lines),
-        *_sessions(lines),
+        *_items([*seeded, *fault.items], started),
+        *_completions(seeded, completed),
+        *_pods([pod for pod in pods if pod.name not in fault.pods], sound),
+        *_sessions(sound),
         *_job(job),
         *_queue(queue),
     ]
     wanted, had = Counter(seeded), Counter(start.item for start in started)
+    if completed is not None:
+        had = Counter(completed)
     once = sum(count for item, count in wanted.items() if had[item] == count)
-    return Verdict(len(seeded), once, started, tuple(pod.name for pod in pods), tuple(findings))
+    return Verdict(
+        seeded=len(seeded),
+        once=once,
+        starts=started,
+        pods=tuple(pod.name for pod in pods),
+        findings=tuple(findings),
+        excused=tuple(
+            f"{item!r} was started once more, because its first holder was broken before the end"
+            for item in fault.items
+        ),
+        completions_known=completed is not None,
+    )
 
 
 def _items(seeded: Sequence[str], started: Sequence[Start]) -> list[Finding]:
@@ -160,7 +204,7 @@ def _items(seeded: Sequence[str], started: Sequence[Start]) -> list[Finding]:
         where = ", ".join(
             f"{start.pod} at {clock(start.at)}" for start in started if start.item == item
         )
-        times = f"{_times(had[item])} ({where})" if where else "never"
+        times = f"{_times(had[item])} ({where})" if where else _times(0)
         if item not in wanted:
             rule, text = "unknown-item", f"{item!r} was started {times} but never seeded."
         else:
@@ -168,6 +212,21 @@ def _items(seeded: Sequence[str], started: Sequence[Start]) -> list[Finding]:
             text = f"{item!r} was seeded {_times(wanted[item])} but started {times}."
         findings.append(Finding(rule, text, item))
     return findings
+
+
+def _completions(seeded: Sequence[str], completed: Sequence[str] | None) -> list[Finding]:
+    if completed is None:
+        return []
+    wanted, had = Counter(seeded), Counter(completed)
+    return [
+        Finding(
+            "lost-item" if had[item] < wanted[item] else "completed-again",
+            f"{item!r} was seeded {_times(wanted[item])} but completed {_times(had[item])}.",
+            item,
+        )
+        for item in dict.fromkeys([*seeded, *completed])
+        if had[item] != wanted[item]
+    ]
 
 
 def _pods(pods: Sequence[PodOutcome], lines: Sequence[LogLine]) -> list[Finding]:
@@ -228,7 +287,15 @@ def _queue(queue: QueueState) -> list[Finding]:
 
 
 def _times(count: int) -> str:
-    return "once" if count == 1 else "twice" if count == 2 else f"{count} times"
+    return (
+        "never"
+        if count == 0
+        else "once"
+        if count == 1
+        else "twice"
+        if count == 2
+        else f"{count} times"
+    )
 
 
 def clock(at: float) -> str:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from harness import engine, tutorial
-from harness.fixtures import job_run, kind_cluster
+from harness.fixtures import ground, job_run, kind_cluster
 
-__all__ = ["job_run", "kind_cluster"]
+__all__ = ["ground", "job_run", "kind_cluster"]
 
 
 @pytest.fixture(scope="session")
