@@ -225,13 +225,18 @@ def leave(
 
 
 def remove_objects(cluster: Cluster) -> None:
-    """Delete the document's Job, pod and service, and wait until they are gone."""
-    for kind, name in (("job", job.JOB), ("pod", queue.REDIS_POD), ("service", "redis")):
-        cluster.kubectl(
-            *("delete", kind, name, "--ignore-not-found", "--cascade=foreground"),
-            "--grace-period=1",
-            stderr=subprocess.STDOUT,
-        )
+    """Delete the document's Job, pods and service, and wait until they are gone.
+
+    The pods go on their own, because a Job's deletion leaves them their whole grace period, in
+    which a worker that sleeps would sleep on.
+    """
+    for words in (
+        ("job", job.JOB, "--cascade=orphan"),
+        ("pod", f"--selector=batch.kubernetes.io/job-name={job.JOB}", "--grace-period=1"),
+        ("pod", queue.REDIS_POD, "--grace-period=1"),
+        ("service", "redis"),
+    ):
+        cluster.kubectl("delete", *words, "--ignore-not-found", stderr=subprocess.STDOUT)
 
 
 def start_redis(
