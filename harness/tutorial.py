@@ -160,7 +160,8 @@ def lay_ground(
     cluster = Cluster(docker, settings.name, node_image=node.reference, kind=kind, kubectl=kubectl)
     with signals.shield():
         fresh = cluster.reserve(kept=settings.keep)
-        made.push(partial(release if fresh else leave, cluster, settings, emit))
+        made.callback(release if fresh else leave, cluster, settings, emit)
+        made.push(partial(explain, cluster, settings, emit))
     built = pool.submit(
         lambda: worker.build(docker, supply.get("python").reference, sleep=settings.sleep)
     )
@@ -182,7 +183,7 @@ def sweep(docker: Engine, emit: Emit) -> None:
             clusters.delete(docker, found.name)
 
 
-def release(
+def explain(
     cluster: Cluster,
     settings: Settings,
     emit: Emit,
@@ -190,38 +191,29 @@ def release(
     error: BaseException | None,
     __: object,
 ) -> None:
-    """Delete the run's cluster, or say how to use the one that is kept.
-
-    The last arguments are those of a context's exit. A failure is documented first.
-    """
-    with signals.shield():
-        if isinstance(error, HarnessError):
-            diagnostics.collect(cluster, settings.out / "diagnostics", emit)
-        if settings.keep and cluster.ready:
-            kubeconfig = f"KUBECONFIG={cluster.kubeconfig_path}"
-            down = f"python -m harness down --name {cluster.name}"
-            emit(Progress("clean-up", f"kept {cluster.name}: {kubeconfig}; `{down}` deletes it"))
-            return
-        with stage(emit, "clean-up", "Delete the cluster"):
-            cluster.delete()
+    """Save diagnostics when a run fails; the last arguments are those of a context's exit."""
+    if isinstance(error, HarnessError):
+        diagnostics.collect(cluster, settings.out / "diagnostics", emit)
 
 
-def leave(
-    cluster: Cluster,
-    settings: Settings,
-    emit: Emit,
-    _: object,
-    error: BaseException | None,
-    __: object,
-) -> None:
+def release(cluster: Cluster, settings: Settings, emit: Emit) -> None:
+    """Delete the run's cluster, or say how to use the one that is kept."""
+    if settings.keep and cluster.ready:
+        kubeconfig = f"KUBECONFIG={cluster.kubeconfig_path}"
+        down = f"python -m harness down --name {cluster.name}"
+        emit(Progress("clean-up", f"kept {cluster.name}: {kubeconfig}; `{down}` deletes it"))
+        return
+    with signals.shield(), stage(emit, "clean-up", "Delete the cluster"):
+        cluster.delete()
+
+
+def leave(cluster: Cluster, settings: Settings, emit: Emit) -> None:
     """Take the document's objects out of a cluster that was there before the run."""
-    with signals.shield():
-        if isinstance(error, HarnessError):
-            diagnostics.collect(cluster, settings.out / "diagnostics", emit)
-        if settings.keep:
-            return
-        with stage(emit, "clean-up", f"Delete the document's objects from {cluster.name}"):
-            remove_objects(cluster)
+    if settings.keep:
+        return
+    title = f"Delete the document's objects from {cluster.name}"
+    with signals.shield(), stage(emit, "clean-up", title):
+        remove_objects(cluster)
 
 
 def remove_objects(cluster: Cluster) -> None:
