@@ -12,13 +12,11 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import docker.errors
 import yaml
@@ -395,9 +393,3 @@ def node_state(node: Object) -> str:
                 return "Ready"
             return f"not ready ({condition.get('message') or condition.get('reason')})"
     return "not ready (it has not reported yet)"
-
-
-def tolerates_pods(node: Object) -> bool:
-    """True when ordinary pods can be scheduled on a node."""
-    taints: Sequence[dict[str, Any]] = node["spec"].get("taints") or []
-    return not any(taint["effect"] in ("NoSchedule", "NoExecute") for taint in taints)
