@@ -18,7 +18,6 @@ from harness.events import LogLine
 SESSION = re.compile(r"Worker with sessionID: (?P<session>.+)")
 INITIAL = re.compile(r"Initial queue state: empty=(?P<empty>True|False)")
 WORKING = re.compile(r"Working on (?P<item>.*)", re.DOTALL)
-WAITING = "Waiting for work"
 CLOSING = "Queue empty, exiting"
 
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-CHUNK_BYTES = 1 << 20
 GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
