@@ -118,6 +118,7 @@ def folder(name: str) -> Path:
 
 def find_all(engine: Engine) -> list[Found]:
     """Every cluster that the harness made on this engine and did not delete."""
+    engine_is_here = local_daemon(engine) is not None
     found = []
     for network in engine.client.networks.list(filters={"label": LABEL}):
         labels = network.attrs["Labels"]
@@ -126,9 +127,7 @@ def find_all(engine: Engine) -> list[Found]:
             Found(
                 name=str(network.name),
                 kept=labels[f"{LABEL}.kept"] == "true",
-                running=not Owner.of(labels[f"{LABEL}.owner"]).gone(
-                    local_daemon(engine) is not None
-                ),
+                running=not Owner.of(labels[f"{LABEL}.owner"]).gone(engine_is_here),
                 nodes=tuple(sorted(str(node.name) for node in nodes)),
             )
         )

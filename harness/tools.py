@@ -22,7 +22,7 @@ ASK_SECONDS = 30.0
 Fits = Callable[[str, str], bool]
 
 
-def kind(engine: Engine, emit: Emit, cancellation: process.Cancellation) -> Path:
+def kind(emit: Emit, cancellation: process.Cancellation) -> Path:
     """The kind program, of the pinned minor version."""
     wanted = packages.versions().kind
     found = on_path("kind")

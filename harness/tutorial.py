@@ -154,7 +154,7 @@ def lay_ground(
     with stage(emit, "images", "Get the images of the nodes, of python and of redis"):
         supply = Supply(("node", "redis", "python"), docker, pool, emit, cancellation)
         node = supply.get("node")
-        kind = tools.kind(docker, emit, cancellation)
+        kind = tools.kind(emit, cancellation)
         kubectl = tools.kubectl(docker, node.reference, emit, cancellation)
     redis = pool.submit(supply.get, "redis")
     cluster = Cluster(docker, settings.name, node_image=node.reference, kind=kind, kubectl=kubectl)

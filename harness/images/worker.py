@@ -15,6 +15,7 @@ from harness import paths
 from harness.engine import Engine
 from harness.errors import EnvironmentFailure, UsageFailure
 from harness.events import ManifestDiffers
+from harness.images.layers import add_bytes
 from harness.settings import DOCUMENT_SLEEP
 
 REPOSITORY = f"localhost/{paths.PROJECT}/job-wq-2"
@@ -127,8 +128,6 @@ def _archive(files: dict[str, bytes]) -> io.BytesIO:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size, member.mode = len(content), 0o644
-            archive.addfile(member, io.BytesIO(content))
+            add_bytes(archive, name, content)
     buffer.seek(0)
     return buffer
